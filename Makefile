@@ -79,8 +79,8 @@ DAEMON_LIBS = $(if $(filter no,$(DAEMON)),,$(URCU_LIBS) $(INIH_LIBS))
 # ---- Sources -------------------------------------------------------------------------------------
 
 # The client: what libshmq has above the internals that the supervisor shares with it.
-CLIENT_SRC := $(addprefix libshmq/,$(addsuffix .c,control connection channel producer consumer \
-                admin handles))
+CLIENT_SRC := $(foreach c,admin assignment attach channel connection consumer control handles headers \
+                producer,$(wildcard libshmq/$(c).c libshmq/$(c)_*.c))
 LIB_SRC    := $(wildcard libshmq/*.c)
 BELOW_SRC  := $(filter-out $(CLIENT_SRC),$(LIB_SRC))
 DAEMON_SRC := $(if $(filter no,$(DAEMON)),,$(filter-out daemon/main.c,$(wildcard daemon/*.c)))
@@ -152,7 +152,7 @@ $(BUILD)/libshmq.a: $(call obj,$(LIB_SRC))
 $(BUILD)/libshmqd.a: $(call obj,$(BELOW_SRC) $(DAEMON_SRC))
 	$(localize)
 
-$(BUILD)/shmqd: $(call obj,$(DAEMON_MAIN)) $(BUILD)/libshmqd.a
+$(BUILD)/shmqd: $(call obj,$(DAEMON_MAIN) $(BELOW_SRC) $(DAEMON_SRC))
 	$(call say,LINK,$@)
 	$(Q)$(CC) -o $@ $^ $(LINK_FLAGS) $(DAEMON_LIBS)
 

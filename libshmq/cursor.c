@@ -112,6 +112,8 @@ static uint64_t lowest_hold(const struct ring *ring, const struct group_segment 
 
     for (uint32_t m = 0; m < MEMBERS_MAX; m++) {
         const struct group_member *member = &group->members[m];
+        /* ORDER hold -> refresh: acquire: whoever overwrites below this hold does so after the
+         * member's last look there; pairs with assignment_hold(). */
         uint64_t hold = atomic_load_explicit(&member->hold, memory_order_acquire);
 
         if (hold >= lowest || hold == HOLD_NONE)
@@ -199,44 +201,54 @@ static void raise_head(struct ring *ring, uint64_t m)
         ;
 }
 
-int ring_refresh_limit(struct ring_producer *p, uint64_t need, uint64_t deadline_ns)
+/* Policies block and reject: lowers *m to what groups leave, and announces it. */
+static int refresh_gated(struct ring *ring, uint64_t tail, uint64_t need, uint64_t deadline_ns,
+                         uint64_t *m)
 {
-    struct ring *ring = p->ring;
     int rc = map_new_gates(ring, deadline_ns);
+    bool test = false;
 
     if (rc < 0)
         return rc;
+    uint64_t scanned = scan_gates(ring, *m, test, NULL);
+
+    if (scanned + ring->capacity < tail + need) {
+        test = true; /* no room: only now is it worth asking the kernel who is dead */
+        scanned = scan_gates(ring, *m, test, NULL);
+    }
+    /* Unstamped claims hold back as well, even where groups gate: a group that joined at the log's
+     * end stands above claims that were outstanding then, and nobody may lap these. */
+    *m = min_u64(scanned, ring_lowest_unstamped(ring, tail));
+    /* head rises no further than this claim and some slack need: an announcement costs joiners
+     * what it covers. */
+    uint64_t wanted = tail + need + ring->capacity / 8;
+    uint64_t head = atomic_load_explicit(&ring->producers->head, memory_order_acquire);
+
+    *m = min_u64(*m, max_u64(head, wanted > ring->capacity ? wanted - ring->capacity : 0));
+    raise_head(ring, *m);
+    /* ORDER attach -> refresh: head before the second scan; pairs with the fence in
+     * cursor_attach(). */
+    atomic_thread_fence(memory_order_seq_cst);
+    rc = map_new_gates(ring, deadline_ns); /* who entered meanwhile is seen before it is lapped */
+    if (rc < 0)
+        return rc;
+    *m = scan_gates(ring, *m, test, NULL);
+    return 0;
+}
+
+int ring_refresh_limit(struct ring_producer *p, uint64_t need, uint64_t deadline_ns)
+{
+    struct ring *ring = p->ring;
     uint64_t tail = ring_tail(ring);
     uint64_t m = min_u64(tail, atomic_load_explicit(&ring->state->durable, memory_order_acquire));
 
     if (ring->gated) {
-        bool test = false;
-        uint64_t scanned;
+        int rc = refresh_gated(ring, tail, need, deadline_ns, &m);
 
-        scanned = scan_gates(ring, m, test, NULL);
-        if (scanned + ring->capacity < tail + need) {
-            test = true; /* no room: only now is it worth asking the kernel who is dead */
-            scanned = scan_gates(ring, m, test, NULL);
-        }
-        /* Unstamped claims hold back as well, even where groups gate: a group that joined at the
-         * log's end stands above claims that were outstanding then, and nobody may lap these. */
-        m = min_u64(scanned, ring_lowest_unstamped(ring, tail));
-        /* head rises no further than this claim and some slack need: an announcement costs
-         * joiners what it covers. */
-        uint64_t wanted = tail + need + ring->capacity / 8;
-        uint64_t head = atomic_load_explicit(&ring->producers->head, memory_order_acquire);
-
-        m = min_u64(m, max_u64(head, wanted > ring->capacity ? wanted - ring->capacity : 0));
-        raise_head(ring, m);
-        /* ORDER attach -> refresh: head before the second scan; pairs with the fence in
-         * cursor_attach(). */
-        atomic_thread_fence(memory_order_seq_cst);
-        rc = map_new_gates(
-            ring, deadline_ns); /* a group that was entered meanwhile is seen before it is lapped */
         if (rc < 0)
             return rc;
-        m = scan_gates(ring, m, test, NULL);
     } else {
+        /* I6: nothing that a consumer writes, not even its group's segment, is looked at. */
         m = min_u64(m, ring_lowest_unstamped(ring, tail));
     }
     p->limit = m + ring->capacity;

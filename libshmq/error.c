@@ -2,6 +2,12 @@
 /* Errors as sentences; see error.h. The table is the only place where a code meets its words. */
 #include "libshmq/error.h"
 
+#ifdef __clang_analyzer__
+#undef error_set
+#undef error_prefix
+#undef error_set_errno
+#endif
+
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>

@@ -46,4 +46,11 @@ int error_from_errno(int error_number);
 /* The system's words for an errno, written to `buffer` where need be. Safe in any thread. */
 const char *error_errno_text(int error_number, char *buffer, size_t buffer_bytes);
 
+#ifdef __clang_analyzer__
+/* It does not look into error.c, and would follow paths on which a failure is none. */
+#define error_set(buffer, code, ...)       ((error_set)(buffer, code, __VA_ARGS__), (code))
+#define error_prefix(buffer, code, ...)    ((error_prefix)(buffer, code, __VA_ARGS__), (code))
+#define error_set_errno(buffer, code, ...) ((error_set_errno)(buffer, code, __VA_ARGS__), SHMQ_ESYS)
+#endif
+
 #endif

@@ -62,7 +62,10 @@ int liveness_lock_exclusive(int bus_fd, uint64_t client)
 
 bool liveness_is_dead(int bus_fd, uint64_t client)
 {
-    /* Asks whether an exclusive lock would meet anything; no permission to write is needed. */
+    /* Asks whether an exclusive lock would meet anything; no permission to write is needed.
+     * ORDER death -> resolve: the kernel drops a client's lock after its last instruction, and
+     * takes locks of its own for that and for this question: what the dead have stored stands
+     * before the answer. */
     struct flock lock = one_byte(F_WRLCK, client);
 
     if (client > INT64_MAX - 1)
@@ -126,7 +129,8 @@ int liveness_peer_pidfd(int socket_fd, int *ret_pidfd)
 
 /* ---- /proc ----------------------------------------------------------------------------------- */
 
-/* Reads /proc/PID/`file`, up to bytes - 1, into a string. Returns its length or a negative error. */
+/* Reads /proc/PID/`file`, up to bytes - 1, into a string. Returns its length or a negative
+ * error. */
 static ssize_t read_proc(pid_t pid, const char *file, char *buffer, size_t bytes)
 {
     char path[64];
@@ -188,7 +192,8 @@ bool liveness_process_is_gone(int pidfd, pid_t pid)
     } while (result < 0 && errno == EINTR);
     if (result > 0 && (ask.revents & POLLIN))
         return true;
-    /* Not ended, so the pid is still its own. A dump may take minutes, and nobody comes back from it. */
+    /* Not ended, so the pid is still its own. A dump may take minutes, and nobody comes back from
+     * it. */
     if (result != 0 || !is_dumping_core(pid))
         return false;
     await_other_threads();

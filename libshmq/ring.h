@@ -138,6 +138,8 @@ static ALWAYS_INLINE int ring_claim(struct ring_producer *p, uint64_t size, uint
             atomic_store_explicit(&slot->end, t + size, memory_order_release);
             atomic_store_explicit(&slot->at, t | SLOT_CLAIMING, memory_order_release);
             uint64_t seen = t;
+            /* ORDER claim -> claim: release: the slot's words, and what the limit was computed from,
+             * before tail moves; pairs with the acquire above. */
             if (LIKELY(atomic_compare_exchange_strong_explicit(
                     p->tail, &seen, t + size, memory_order_acq_rel, memory_order_relaxed)))
                 break;
@@ -195,7 +197,10 @@ static inline void ring_stamp(struct ring_producer *p, uint64_t offset, uint64_t
     struct record *record = ring_record(p->data, p->mask, offset);
 
     /* ORDER publish -> poll: header and payload before the stamp; pairs with the acquire in
-     * ring_peek(). */
+     * ring_peek().
+     * ORDER publish -> resolve: so is the slot that announced the claim; pairs with the acquire in
+     * ring_is_stamped().
+     * ORDER publish -> resynchronise: the same pair, with slots read after the stamp. */
     atomic_store_explicit(&record->commit, record_stamp(p->salt, offset, state),
                           memory_order_release);
 }
@@ -257,7 +262,8 @@ static ALWAYS_INLINE const struct record *ring_peek(struct ring_reader *r, uint3
     for (;;) {
         const struct record *record = ring_record_const(r->data, r->mask, r->position);
         /* ORDER publish -> poll: acquire, so that header and payload are those of this stamp;
-         * pairs with ring_stamp(). */
+         * pairs with ring_stamp().
+         * ORDER resolve -> poll: the same for padding; pairs with pad_dead_claim(). */
         uint64_t commit = atomic_load_explicit(&record->commit, memory_order_acquire);
         uint64_t state = record_state(commit, r->salt, r->position);
 

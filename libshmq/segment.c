@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* segment.c: shared-memory objects by name, descriptor and mapping; the rules stand in segment.h. */
+/* segment.c: shared-memory objects by name, descriptor and mapping; the rules stand in
+ * segment.h. */
 #include "libshmq/segment.h"
 
 #include <errno.h>
@@ -189,7 +190,7 @@ static int protection(bool writable)
 int segment_map(int fd, bool writable, size_t min_bytes, struct segment *ret_segment,
                 struct error_buffer *why)
 {
-    uint64_t bytes;
+    uint64_t bytes = 0;
     void *address;
     int result = object_bytes(fd, &bytes, why);
 
@@ -218,7 +219,7 @@ int segment_map_twice(int fd, bool writable, uint64_t capacity, struct segment *
                       struct error_buffer *why)
 {
     uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
-    uint64_t bytes;
+    uint64_t bytes = 0;
     unsigned char *first;
     int result = object_bytes(fd, &bytes, why);
 

@@ -55,7 +55,8 @@ static void futex_wake_all(const _Atomic uint32_t *word)
 
 void wait_wake_word(_Atomic uint32_t *word)
 {
-    /* seq_cst as modelled: what made me wake is visible to whoever reads the new value. */
+    /* ORDER announce -> attend: seq_cst, as modelled: what made me wake is visible to whoever reads
+     * the new value; pairs with the acquire loads of sequence and event words. */
     (void)atomic_fetch_add_explicit(word, 1, memory_order_seq_cst);
     futex_wake_all(word);
 }
@@ -78,7 +79,8 @@ void wait_wake_slow(struct wait_segment *wait, uint32_t bits)
 
 void wait_wake_everyone(struct wait_segment *wait)
 {
-    /* The bits stay: they belong to sleepers that may come back, and a needless one costs little. */
+    /* The bits stay: they belong to sleepers that may come back, and a needless one costs
+     * little. */
     wait_wake_word(&wait->data_seq);
     wait_wake_word(&wait->room_seq);
 }
@@ -91,7 +93,8 @@ struct wait_word wait_prepare(struct wait_segment *wait, uint32_t bit)
     /* Acquire: the sequence is read before the bit is set. The other way round, a publisher that
      * cleared the bit and bumped in between would leave me asleep on the new value. */
     word.value = atomic_load_explicit(word.address, memory_order_acquire);
-    /* ORDER sleep -> wake: the bit, then (after wait_barrier) the re-check; pairs with wait_wake(). */
+    /* ORDER sleep -> wake: the bit, then (after wait_barrier) the re-check; pairs with
+     * wait_wake(). */
     (void)atomic_fetch_or_explicit(&wait->attention, bit, memory_order_seq_cst);
     return word;
 }
@@ -112,7 +115,8 @@ void wait_barrier(bool fence_mode)
     if (membarrier_call(KERNEL_MEMBARRIER_GLOBAL_EXPED) == 0)
         return;
     /* It worked when the bus was made; a filter installed since may refuse it. The slow one waits
-     * for a scheduler pass on every CPU; if that is refused as well, the bound on sleeps is left. */
+     * for a scheduler pass on every CPU; if that is refused as well, the bound on sleeps is
+     * left. */
     (void)membarrier_call(KERNEL_MEMBARRIER_GLOBAL);
     atomic_thread_fence(memory_order_seq_cst);
 }

@@ -20,7 +20,7 @@
  * bit set, which costs the next publisher one needless wake.
  *
  *                   | wait_wake | wait_prepare | wait_sleep
- *   wait_wake       |    yes    |     yes      |    yes        (any number of processes and threads)
+ *   wait_wake       |    yes    |     yes      |    yes    (any number of threads)
  *   wait_prepare    |    yes    |     yes      |    yes
  *
  * Called from: every process that maps W; any thread. Only wait_sleep() blocks. Futexes are never

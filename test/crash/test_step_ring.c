@@ -10,6 +10,7 @@
 #include <stdlib.h>
 
 #include "libshmq/clock.h"
+#include "libshmq/fault.h"
 #include "libshmq/topic_options.h"
 #include "test/support/partition.h"
 #include "test/support/step.h"
@@ -17,6 +18,8 @@
 #define CAPACITY     UINT64_C(65536)
 #define CHILD_CLIENT 2
 #define OTHER_CLIENT 3
+#define DEAD_CLIENT  4
+#define DEAD_SLOT    5
 #define BATCH        3
 
 enum operation {
@@ -25,7 +28,8 @@ enum operation {
     PUBLISH_SHORT,
     ABORT_CLAIM,
     POLL_AND_COMMIT,
-    PUBLISH_FULL
+    PUBLISH_FULL,
+    RESOLVE,
 };
 
 struct fixture {
@@ -41,6 +45,7 @@ struct fixture {
     uint32_t before;     /* messages published before the operation */
     _Atomic int *result; /* shared: 1 + what the operation returned */
     uint64_t base;
+    uint64_t dead_claim; /* RESOLVE: a batch that somebody left half-stamped */
 };
 
 static bool gated(const struct fixture *f)
@@ -144,11 +149,27 @@ static void child_operation(void *argument)
     case POLL_AND_COMMIT:
         rc = poll_and_commit(f);
         break;
+    case RESOLVE:
+        rc = ring_resolve(&f->ring, f->dead_claim) == RESOLVE_PADDED ? 0 : SHMQ_ECORRUPT;
+        break;
     }
     atomic_store_explicit(f->result, 1 + rc, memory_order_release);
 }
 
 /* ---- the others ------------------------------------------------------------------------------ */
+
+static void leave_half_a_batch(struct fixture *f, struct ring *ring)
+{
+    struct ring_producer dead;
+
+    partition_assign_slot(&f->partition, DEAD_SLOT, DEAD_CLIENT);
+    ring_producer_init(&dead, ring, DEAD_SLOT);
+    REQUIRE(ring_refresh_limit(&dead, 192, UINT64_MAX) == RING_OK);
+    REQUIRE(ring_claim(&dead, 192, &f->dead_claim) == RING_OK);
+    ring_begin_record(&dead, f->dead_claim + 128, 16, 0, 0, 0, RECORD_TYPE_DATA);
+    ring_stamp(&dead, f->dead_claim + 128, RECORD_COMMITTED);
+    partition_declare_dead(&f->partition, DEAD_CLIENT);
+}
 
 static void prepare(void *argument)
 {
@@ -180,6 +201,8 @@ static void prepare(void *argument)
 
         REQUIRE_OK(cursor_commit(group, &word, f->base + 1024));
     }
+    if (f->operation == RESOLVE)
+        leave_half_a_batch(f, &ring);
     ring_deinit(&ring);
 }
 
@@ -265,6 +288,14 @@ static void verify_killed(void *argument, struct step_child *child)
     partition_declare_dead(&f->partition, CHILD_CLIENT);
     CHECK_EQ(ring_clear_slot(&ring, 0), RESOLVE_DONE);
     CHECK_EQ(atomic_load(&ring.producers->slots[0].at), 0);
+    if (f->operation == RESOLVE) { /* the next one finishes what the dead resolver began */
+        enum resolve_result again = ring_resolve(&ring, f->dead_claim);
+
+        CHECK(again == (atomic_load(f->result) == 1 ? RESOLVE_DONE : again) &&
+              (again == RESOLVE_PADDED || again == RESOLVE_DONE));
+        CHECK_EQ(ring_clear_slot(&ring, DEAD_SLOT), RESOLVE_DONE);
+        CHECK_EQ(ring_resynchronise(&ring, f->dead_claim + 64), f->dead_claim + 192);
+    }
     struct group_segment *group = f->partition.groups[0].address;
 
     atomic_store(&group->members[0].hold, HOLD_NONE); /* shmqd, for the dead */
@@ -294,7 +325,7 @@ static void verify_stopped(void *argument, struct step_child *child)
     }
     uint64_t lowest = ring_lowest_unstamped(&ring, ring_tail(&ring));
 
-    if (lowest != UINT64_MAX)
+    if (lowest != UINT64_MAX && f->operation != RESOLVE)
         CHECK_EQ(ring_resolve(&ring, lowest), RESOLVE_WAIT); /* nobody pads the living */
     CHECK_EQ(step_continue(child, 2000), 0);
     CHECK_EQ(atomic_load(f->result), 1);
@@ -321,6 +352,7 @@ static uint64_t walk(struct fixture *f, const char *name, enum step_action actio
                              .arg = f};
 
     step_require();
+    fault_disarm(); /* its first use reads the environment: the child must not be the first */
     partition_init(&f->partition, CAPACITY, f->policy, f->mode, f->base);
     if (step_list_all(&plan, &points) == 0) {
         step_walk(&plan, &points, action, action == STEP_KILL ? verify_killed : verify_stopped);
@@ -331,6 +363,17 @@ static uint64_t walk(struct fixture *f, const char *name, enum step_action actio
     step_points_free(&points);
     partition_deinit(&f->partition);
     return walked;
+}
+
+static void walk_resolve(enum step_action action)
+{
+    struct fixture f = {.operation = RESOLVE,
+                        .policy = OVERFLOW_BLOCK,
+                        .mode = PRODUCERS_MULTI,
+                        .base = UINT64_C(1) << 40};
+
+    f.result = test_shared(sizeof(*f.result));
+    walk(&f, "resolve", action, 600);
 }
 
 static void walk_all(const char *name, enum operation operation, uint32_t body_bytes,
@@ -352,65 +395,75 @@ static void walk_all(const char *name, enum operation operation, uint32_t body_b
 
 TEST(publish_killed)
 {
-    walk_all("publish", PUBLISH, 32, STEP_KILL, 60);
+    walk_all("publish", PUBLISH, 32, STEP_KILL, 150);
 }
 
 TEST(publish_stopped)
 {
-    walk_all("publish", PUBLISH, 32, STEP_STOP, 60);
+    walk_all("publish", PUBLISH, 32, STEP_STOP, 150);
 }
 
 TEST(publish_with_refresh_killed)
 {
-    walk_all("publish out of room", PUBLISH_FULL, 32, STEP_KILL, 100);
+    walk_all("publish out of room", PUBLISH_FULL, 32, STEP_KILL, 300);
 }
 
 TEST(publish_with_refresh_stopped)
 {
-    walk_all("publish out of room", PUBLISH_FULL, 32, STEP_STOP, 100);
+    walk_all("publish out of room", PUBLISH_FULL, 32, STEP_STOP, 300);
 }
 
 TEST(batch_of_three_killed)
 {
-    walk_all("batch of three", PUBLISH_BATCH, 20, STEP_KILL, 100);
+    walk_all("batch of three", PUBLISH_BATCH, 20, STEP_KILL, 200);
 }
 
 TEST(batch_of_three_stopped)
 {
-    walk_all("batch of three", PUBLISH_BATCH, 20, STEP_STOP, 100);
+    walk_all("batch of three", PUBLISH_BATCH, 20, STEP_STOP, 200);
 }
 
 TEST(short_commit_killed)
 {
-    walk_all("short commit", PUBLISH_SHORT, 20, STEP_KILL, 60);
+    walk_all("short commit", PUBLISH_SHORT, 20, STEP_KILL, 100);
 }
 
 TEST(short_commit_stopped)
 {
-    walk_all("short commit", PUBLISH_SHORT, 20, STEP_STOP, 60);
+    walk_all("short commit", PUBLISH_SHORT, 20, STEP_STOP, 100);
 }
 
 TEST(abort_killed)
 {
-    walk_all("abort", ABORT_CLAIM, 20, STEP_KILL, 30);
+    walk_all("abort", ABORT_CLAIM, 20, STEP_KILL, 40);
 }
 
 TEST(abort_stopped)
 {
-    walk_all("abort", ABORT_CLAIM, 20, STEP_STOP, 30);
+    walk_all("abort", ABORT_CLAIM, 20, STEP_STOP, 40);
 }
 
 TEST(poll_and_commit_killed)
 {
-    walk_all("poll and commit", POLL_AND_COMMIT, 20, STEP_KILL, 40);
+    walk_all("poll and commit", POLL_AND_COMMIT, 20, STEP_KILL, 200);
 }
 
 TEST(poll_and_commit_stopped)
 {
-    walk_all("poll and commit", POLL_AND_COMMIT, 20, STEP_STOP, 40);
+    walk_all("poll and commit", POLL_AND_COMMIT, 20, STEP_STOP, 200);
 }
 
-TEST_MAIN("step_ring", T_TIMEOUT(publish_killed, 120), T_TIMEOUT(publish_stopped, 120),
+TEST(resolve_killed)
+{
+    walk_resolve(STEP_KILL);
+}
+
+TEST(resolve_stopped)
+{
+    walk_resolve(STEP_STOP);
+}
+
+TEST_MAIN("step_ring", T_TIMEOUT(resolve_killed, 120), T_TIMEOUT(resolve_stopped, 120), T_TIMEOUT(publish_killed, 120), T_TIMEOUT(publish_stopped, 120),
           T_TIMEOUT(publish_with_refresh_killed, 120), T_TIMEOUT(publish_with_refresh_stopped, 120),
           T_TIMEOUT(batch_of_three_killed, 120), T_TIMEOUT(batch_of_three_stopped, 120),
           T_TIMEOUT(short_commit_killed, 120), T_TIMEOUT(short_commit_stopped, 120),
