@@ -322,8 +322,11 @@ stress: ## seeded races and deaths between several processes, STRESS_SECONDS eac
 	@test/ci/deps.sh check
 	@+$(MAKE) $(parallel) run-stress
 
-run-stress: $(STRESS) $(PROGRAMS)
-	@STRESS_SECONDS=$(STRESS_SECONDS) TIMEOUT=$$(($(STRESS_SECONDS) * 3 + 120)) JOBS=1 $(run) $(STRESS)
+# With STEP_ALL every instruction of joining, leaving and taking over is a death, not only those that `make check` takes.
+EVERY_STEP := $(BUILD)/test/crash/test_step_bus
+run-stress: $(STRESS) $(EVERY_STEP) $(PROGRAMS)
+	@STEP_ALL=1 STRESS_SECONDS=$(STRESS_SECONDS) TIMEOUT=$$(($(STRESS_SECONDS) * 3 + 120)) JOBS=1 \
+	    $(run) $(STRESS) $(EVERY_STEP)
 
 FUZZ_SECONDS ?= 60
 fuzz: ## libFuzzer on protocol, records and journal, FUZZ_SECONDS each

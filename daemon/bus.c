@@ -4,6 +4,7 @@
 
 #include "daemon/config.h"
 #include "daemon/guard.h"
+#include "daemon/listener.h"
 #include "daemon/log.h"
 #include "libshmq/clock.h"
 #include "libshmq/fault.h"
@@ -18,6 +19,10 @@
 #include <sys/random.h>
 #include <sys/stat.h>
 #include <unistd.h>
+
+/* Each id names a byte that can be locked. Larger ones, and entries with such, were never given out:
+ * somebody with this user's rights has scribbled. */
+#define CLIENT_LAST (UINT64_C(1) << 62)
 
 #define OPEN_ATTEMPTS 16 /* races with a supervisor that starts or stops at the same moment */
 
@@ -197,6 +202,7 @@ static int copy_constants(void *context)
     bus->incarnation = atomic_load_explicit(&from->incarnation, memory_order_acquire);
     bus->next_client = atomic_load_explicit(&from->next_client, memory_order_acquire);
     if (atomic_load_explicit(&from->closed, memory_order_acquire) != 0 || bus->client_count == 0 ||
+        bus->next_client > CLIENT_LAST ||
         segment_bus_bytes(bus->client_count) > bus->segment.bytes ||
         (bus->wait_mode != WAIT_MODE_MEMBARRIER && bus->wait_mode != WAIT_MODE_FENCE))
         return SHMQ_ECORRUPT;
@@ -216,7 +222,8 @@ static int copy_entries(void *context)
 static int take_over(struct bus *bus, struct error_buffer *why)
 {
     struct guard_range range = {bus->segment.address, bus->segment.bytes};
-    int rc = segment_check(&bus->segment, &(struct segment_identity){.kind = SEGMENT_BUS}, why);
+    int rc =
+        guard_check_segment(&bus->segment, &(struct segment_identity){.kind = SEGMENT_BUS}, why);
 
     if (rc == SHMQ_EVERSION)
         return error_prefix(why, rc, "bus %s", bus->name + 1);
@@ -233,9 +240,37 @@ static int allocate_copy(struct bus *bus, struct error_buffer *why)
                : error_set(why, SHMQ_ENOMEM, "bus: no memory for %u clients", bus->client_count);
 }
 
+/* Clients have B read-only: their locks are shared ones, and an exclusive one is a supervisor's. */
+static bool is_supervised(int fd)
+{
+    struct flock lock = {
+        .l_type = F_RDLCK,
+        .l_whence = SEEK_SET,
+        .l_start = CLIENT_SHMQD,
+        .l_len = 1,
+    };
+
+    return fcntl(fd, F_OFD_GETLK, &lock) != 0 || lock.l_type != F_UNLCK;
+}
+
+/* Exclusively; or beside a client that has put its own lock there, which must not keep a supervisor
+ * from starting. One that started like that is known by its socket. */
+static int lock_bus(struct bus *bus, const struct paths *paths, struct error_buffer *why)
+{
+    int rc = liveness_lock_exclusive(bus->fd, CLIENT_SHMQD);
+
+    if (rc == SHMQ_EBUSY && !is_supervised(bus->fd) && !(paths && listener_is_answered(paths))) {
+        rc = liveness_lock(bus->fd, CLIENT_SHMQD);
+        if (rc == 0)
+            log_warning("bus %s: a client holds the supervisor's lock; going on without it",
+                        bus->name + 1);
+    }
+    return rc == SHMQ_EBUSY ? explain_busy(bus, bus->fd, why) : rc;
+}
+
 /* 0, 1 = try again, or a negative error; on anything but 0 nothing is held. */
-static int try_open(struct bus *bus, uint32_t client_count, uint64_t wait_mode,
-                    struct error_buffer *why)
+static int try_open(struct bus *bus, const struct paths *paths, uint32_t client_count,
+                    uint64_t wait_mode, struct error_buffer *why)
 {
     int rc = segment_open(bus->name, true, &bus->fd, why);
     bool made = rc == SHMQ_ENOTOPIC;
@@ -247,10 +282,8 @@ static int try_open(struct bus *bus, uint32_t client_count, uint64_t wait_mode,
     }
     if (rc < 0)
         return rc;
-    rc = liveness_lock_exclusive(bus->fd, CLIENT_SHMQD);
-    if (rc == SHMQ_EBUSY)
-        rc = explain_busy(bus, bus->fd, why);
-    else if (rc == 0 && !is_still_named(bus, bus->fd))
+    rc = lock_bus(bus, paths, why);
+    if (rc == 0 && !is_still_named(bus, bus->fd))
         rc = 1;
     if (rc == 0)
         rc = segment_map(bus->fd, true, sizeof(struct bus_segment), &bus->segment, why);
@@ -278,8 +311,8 @@ static int try_open(struct bus *bus, uint32_t client_count, uint64_t wait_mode,
     return rc;
 }
 
-int bus_open(struct bus *bus, const char *prefix, uint32_t client_count, uint64_t wait_mode,
-             struct error_buffer *why)
+int bus_open(struct bus *bus, const char *prefix, const struct paths *paths, uint32_t client_count,
+             uint64_t wait_mode, struct error_buffer *why)
 {
     int rc = 1;
 
@@ -288,7 +321,7 @@ int bus_open(struct bus *bus, const char *prefix, uint32_t client_count, uint64_
     if (segment_name(bus->name, prefix, SEGMENT_BUS, 0, 0, 0) < 0)
         return error_set(why, SHMQ_EINVAL, "bus: its name is too long for a shared-memory object");
     for (int attempt = 0; rc == 1 && attempt < OPEN_ATTEMPTS; attempt++)
-        rc = try_open(bus, client_count, wait_mode, why);
+        rc = try_open(bus, paths, client_count, wait_mode, why);
     if (rc == 1)
         rc = error_set(why, SHMQ_EBUSY,
                        "bus %s: other supervisors start and stop on it without end; stop them",
@@ -314,7 +347,9 @@ void bus_begin(struct bus *bus)
     for (uint32_t i = 0; i < bus->client_count; i++) {
         uint64_t id = bus->copy[i].id;
 
-        if (id == CLIENT_NONE)
+        if (id > CLIENT_LAST)
+            memset(&bus->copy[i], 0, sizeof(bus->copy[i]));
+        if (id == CLIENT_NONE || id > CLIENT_LAST)
             continue;
         bus->used++;
         bus->copy[i].command[sizeof(bus->copy[i].command) - 1] = '\0';

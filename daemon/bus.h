@@ -18,6 +18,7 @@
 
 #include "libshmq/error.h"
 #include "libshmq/layout.h"
+#include "libshmq/paths.h"
 #include "libshmq/segment.h"
 
 #include <stdbool.h>
@@ -40,9 +41,11 @@ struct bus {
 
 /* Finds the B of this boot or makes one with `client_count` entries; `wait_mode` is an enum
  * config_wait_mode, for a bus that is made. 0; SHMQ_EBUSY with the pid of the supervisor that has
- * it; SHMQ_EVERSION with both versions; SHMQ_ENOTSUP (wait mode), SHMQ_ENOSPC, … */
-int bus_open(struct bus *bus, const char *prefix, uint32_t client_count, uint64_t wait_mode,
-             struct error_buffer *why);
+ * it; SHMQ_EVERSION with both versions; SHMQ_ENOTSUP (wait mode), SHMQ_ENOSPC, … `paths`: whose
+ * socket a living supervisor answers, should a client sit on the lock; NULL: the socket says nothing.
+ * */
+int bus_open(struct bus *bus, const char *prefix, const struct paths *paths, uint32_t client_count,
+             uint64_t wait_mode, struct error_buffer *why);
 
 /* Takes over clients[], incarnation + 1. Separate from bus_open(): only when the metadata is read.
  * */

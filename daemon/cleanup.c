@@ -12,10 +12,9 @@
 
 #include <inttypes.h>
 
-/* Who said good-bye with a claim outstanding, and lives on, is waited for more and more patiently.
- * */
+/* What somebody makes impossible is tried more and more seldom: each try looks at all topics. */
 #define RETRY_FIRST_NS (20 * NS_PER_MS)
-#define RETRY_LAST_NS  NS_PER_S
+#define RETRY_LAST_NS  (10 * NS_PER_S)
 
 static void leave_groups(struct topic *topic, uint64_t client)
 {
@@ -76,15 +75,12 @@ static bool clean_up(struct client *client)
     return done;
 }
 
-static void on_retry(struct loop_timer *timer, void *context)
+/* Frees it, or says when to try again. */
+static void attempt(struct client *client)
 {
-    struct client *client = context;
-
     if (!clean_up(client)) {
-        loop_timer_set(&client->realm->loop, timer, clock_monotonic_ns() + client->retry_wait_ns,
-                       on_retry, client);
-        if (!client->gone)
-            client->retry_wait_ns = min_u64(client->retry_wait_ns * 2, RETRY_LAST_NS);
+        client->retry_at_ns = clock_monotonic_ns() + client->retry_wait_ns;
+        client->retry_wait_ns = min_u64(client->retry_wait_ns * 2, RETRY_LAST_NS);
         return;
     }
     /* What a quarantined partition holds of it is nobody's any more. */
@@ -93,8 +89,38 @@ static void on_retry(struct loop_timer *timer, void *context)
     client_free(client);
 }
 
+static void on_retry(struct loop_timer *timer UNUSED, void *context);
+
+static void set_retry_timer(struct realm *realm)
+{
+    uint64_t at_ns = UINT64_MAX;
+
+    for (const struct client *client = realm->clients.first; client; client = client->next) {
+        if (client->leaving)
+            at_ns = min_u64(at_ns, client->retry_at_ns);
+    }
+    if (at_ns < UINT64_MAX)
+        loop_timer_set(&realm->loop, &realm->clients.retry_timer, at_ns, on_retry, realm);
+}
+
+static void on_retry(struct loop_timer *timer UNUSED, void *context)
+{
+    struct realm *realm = context;
+    uint64_t now_ns = clock_monotonic_ns();
+    struct client *next;
+
+    for (struct client *client = realm->clients.first; client; client = next) {
+        next = client->next;
+        if (client->leaving && client->retry_at_ns <= now_ns)
+            attempt(client);
+    }
+    set_retry_timer(realm);
+}
+
 void cleanup_client(struct client *client, const char *reason)
 {
+    struct realm *realm = client->realm;
+
     if (client->leaving)
         return;
     client->leaving = true;
@@ -105,5 +131,6 @@ void cleanup_client(struct client *client, const char *reason)
     loop_remove(&client->pidfd_source);
     client->retry_wait_ns = RETRY_FIRST_NS;
     FAULT("cleanup.begin");
-    on_retry(&client->retry, client);
+    attempt(client);
+    set_retry_timer(realm);
 }

@@ -3,8 +3,8 @@
  * After a client: its memberships are taken back and handed on, its producer slots resolved and
  * freed, all who may have waited for it woken, its entry in B freed.
  *
- * What cannot be done at once (somebody holds a recovery byte, or a claim's owner is not quite
- * dead) is tried again, every 20 ms for a dead one, until it is done. Every step may be the last of
+ * What cannot be done at once (somebody holds a recovery byte, or another's claim stands before its
+ * own) is tried again, after 20 ms first and up to every 10 s then, until it is done. Every step may be the last of
  * this process: what S and G say is what the next supervisor cleans up.
  *
  * Exclusion: the control thread alone. Nothing blocks.

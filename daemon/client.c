@@ -152,6 +152,7 @@ static struct client *enter(struct realm *realm, const struct bus_client *facts,
     clients->first = client;
     clients->count++;
     clients->absent++;
+    user->clients++;
     watch_pidfd(client);
     return client;
 }
@@ -167,6 +168,12 @@ int client_new(struct realm *realm, const struct bus_client *facts, int pidfd,
 
     if (!user)
         return error_set(why, SHMQ_ENOMEM, "shmqd: out of memory for another client");
+    if (user->clients >= realm->config.connections_per_user)
+        return error_set(
+            why, SHMQ_ELIMIT,
+            "bus %s: user %" PRIu32 " has %" PRIu32
+            " connections, the limit; close some, or raise [limits] connections_per_user",
+            realm->paths.bus, user->uid, user->clients);
     if (realm->clients.count >= realm->config.clients)
         return error_set(
             why, SHMQ_ELIMIT,
@@ -193,18 +200,25 @@ static void adopt(struct realm *realm, uint32_t entry)
     struct client *client;
     uint64_t start_time;
     int pidfd = -1;
+    bool gone;
+    int rc;
 
-    /* A process that is not the one of then cannot be it; one that cannot be looked at may be. */
-    if (liveness_open_pidfd((pid_t)facts->pid, &pidfd) < 0)
-        pidfd = -1;
-    if (pidfd >= 0 && liveness_start_time((pid_t)facts->pid, &start_time) == 0 &&
-        facts->start_time != 0 && start_time != facts->start_time)
+    /* A process that is not the one of then cannot be it, whoever holds its lock by now; one that
+     * cannot be looked at may be. Pid 0: of a namespace that we do not see. */
+    rc = liveness_open_pidfd((pid_t)facts->pid, &pidfd);
+    gone = rc == SHMQ_ECLOSED && facts->pid != 0;
+    if (rc == 0 && liveness_start_time((pid_t)facts->pid, &start_time) == 0 &&
+        facts->start_time != 0 && start_time != facts->start_time) {
         (void)close(steal_fd(&pidfd));
+        gone = true;
+    }
     client = user ? enter(realm, facts, entry, user, pidfd) : NULL;
     if (!client) {
         cleanup_close(&pidfd);
         log_error("client %" PRIu64 ": out of memory to look after it", facts->id);
+        return;
     }
+    client->gone = gone;
 }
 
 void clients_adopt(struct realm *realm)
@@ -234,11 +248,11 @@ static void leave(struct client *client)
     else
         clients->first = client->next;
     clients->count--;
+    client->user->clients--;
     if (!client->peer)
         clients->absent--;
     if (clients->absent == 0)
         loop_timer_stop(&clients->absent_timer);
-    loop_timer_stop(&client->retry);
     loop_remove(&client->pidfd_source);
     cleanup_close(&client->pidfd);
     free(client);
@@ -252,9 +266,14 @@ void client_free(struct client *client)
 
 void clients_deinit(struct realm *realm)
 {
+    struct client *next;
+
     loop_timer_stop(&realm->clients.absent_timer);
-    while (realm->clients.first)
-        leave(realm->clients.first);
+    loop_timer_stop(&realm->clients.retry_timer);
+    for (struct client *client = realm->clients.first; client; client = next) {
+        next = client->next;
+        leave(client);
+    }
 }
 
 void users_free(struct realm *realm)

@@ -24,8 +24,9 @@ struct peer;
 struct user {
     struct user *next;
     uint32_t uid;
-    uint32_t connections;
-    uint64_t bytes; /* of the topics that this uid created */
+    uint32_t connections; /* sockets, before HELLO too */
+    uint32_t clients;     /* those that lost their socket too */
+    uint64_t bytes;       /* of the topics that this uid created */
     uint32_t slots;
 };
 
@@ -37,11 +38,11 @@ struct client {
     struct peer *peer; /* NULL: absent */
     int pidfd;         /* -1: none */
     struct loop_source pidfd_source;
-    uint32_t slots;          /* producer slots it owns */
-    uint32_t memberships;    /* groups */
-    bool gone;               /* the kernel said so once: stays so */
-    bool leaving;            /* dead or said good-bye: being cleaned up */
-    struct loop_timer retry; /* while leaving: what could not be cleaned up at once */
+    uint32_t slots;       /* producer slots it owns */
+    uint32_t memberships; /* groups */
+    bool gone;            /* the kernel said so once, or itself, with good-bye: stays so */
+    bool leaving;         /* being cleaned up */
+    uint64_t retry_at_ns; /* while leaving: what could not be cleaned up at once */
     uint64_t retry_wait_ns;
     struct client *hash_next;
     struct client *next; /* all, the youngest first */
@@ -57,6 +58,7 @@ struct clients {
     uint32_t absent;
     uint64_t absent_wait_ns; /* between two tests of the absent; grows */
     struct loop_timer absent_timer;
+    struct loop_timer retry_timer; /* the next of those that are leaving */
     struct user *users;
 };
 

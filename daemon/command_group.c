@@ -36,7 +36,7 @@ int command_group_join(struct command *command, struct error_buffer *why)
     struct topic *topic;
     struct group *group;
     bool created = false;
-    uint32_t member;
+    uint32_t member = 0;
     int rc = command_find_topic(command, request->vhost, request->topic, &topic, why);
 
     if (rc == 0)

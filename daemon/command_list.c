@@ -124,7 +124,7 @@ static int compare_groups(const void *a, const void *b)
 static struct group **collect_groups(const struct command *command, const struct topic *only,
                                      uint64_t after, uint32_t *ret_count)
 {
-    struct group **groups = calloc(command->realm->group_count + 1u, sizeof(groups[0]));
+    struct group **groups = calloc(command->realm->group_count + 1u, sizeof(void *));
     struct registry_entry **entries = NULL;
     uint32_t topics = 0, count = 0;
 
@@ -143,7 +143,7 @@ static struct group **collect_groups(const struct command *command, const struct
         }
     }
     free(entries);
-    qsort(groups, count, sizeof(groups[0]), compare_groups);
+    qsort(groups, count, sizeof(void *), compare_groups);
     *ret_count = count;
     return groups;
 }
@@ -251,7 +251,7 @@ static void count_owned(struct group *group, struct protocol_client_info *infos,
 {
     for (uint32_t i = 0; i < group->segment_count && group->member_count > 0; i++) {
         struct protocol_client_info *info;
-        struct protocol_client_info key;
+        struct protocol_client_info key = {.id = CLIENT_NONE};
         struct protocol_group_partition part;
 
         if (group_describe_partition(group, &group->topic->partitions[i], &part) < 0 ||

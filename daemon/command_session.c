@@ -79,12 +79,6 @@ static int enter(struct command *command, uint64_t start_time, struct client **r
     int pidfd = -1;
     int rc;
 
-    if (peer->user->connections > realm->config.connections_per_user)
-        return error_set(
-            why, SHMQ_ELIMIT,
-            "bus %s: user %" PRIu32 " has %" PRIu32
-            " connections, the limit; close some, or raise [limits] connections_per_user",
-            realm->paths.bus, peer->uid, peer->user->connections - 1);
     rc = liveness_peer_pidfd(peer->fd, &pidfd);
     if (rc < 0)
         return error_set(why, rc,
@@ -124,7 +118,7 @@ int command_hello(struct command *command, struct error_buffer *why)
         rc = resume(command, request, start_time, &client, why);
     else
         rc = enter(command, start_time, &client, why);
-    if (rc < 0)
+    if (rc < 0 || !client)
         return rc;
     command->peer->client = client;
     client_set_peer(client, command->peer);

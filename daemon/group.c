@@ -135,13 +135,16 @@ static void on_linger(struct loop_timer *timer UNUSED, void *context)
 void group_set_linger(struct group *group)
 {
     uint64_t linger_ns = group->topic->options.linger_ns;
+    uint64_t now_ns = clock_monotonic_ns();
 
-    if (group->member_count > 0 || group->state != GATE_OPEN || linger_ns == LINGER_FOREVER) {
+    /* What the clock never reaches is for ever, too. */
+    if (group->member_count > 0 || group->state != GATE_OPEN || linger_ns == LINGER_FOREVER ||
+        linger_ns > UINT64_MAX - now_ns) {
         loop_timer_stop(&group->linger);
         return;
     }
-    loop_timer_set(&group->topic->realm->loop, &group->linger, clock_monotonic_ns() + linger_ns,
-                   on_linger, group);
+    loop_timer_set(&group->topic->realm->loop, &group->linger, now_ns + linger_ns, on_linger,
+                   group);
 }
 
 /* ---- creating -------------------------------------------------------------------------------- */
@@ -246,7 +249,7 @@ int group_create(struct topic *topic, const struct group_join *join, struct grou
                  struct error_buffer *why)
 {
     struct group *group;
-    uint64_t id;
+    uint64_t id = 0;
     int rc = check_limits(topic, join, why);
 
     if (rc == 0)
@@ -275,6 +278,7 @@ int group_create(struct topic *topic, const struct group_join *join, struct grou
         return rc;
     }
     log_info("group %s of topic %s: created", group->name, topic->options.name);
+    clients_wake_active(topic->realm); /* producers map its cursor now, while they can ask for it */
     *ret_group = group;
     return 0;
 }

@@ -92,8 +92,9 @@ int group_attach_cursor(struct group *group, struct partition *partition, struct
                         struct error_buffer *why);
 
 /* Hands the partition to `member` (ASSIGN_NOBODY: to nobody) and tells the one before and the new
- * one. With `purge` its cursor goes to the log's present end. */
-int group_hand_over(struct group *group, struct partition *partition, uint32_t member, bool purge);
+ * one. Its cursor goes on to `purge_to`, if that is not NULL. */
+int group_hand_over(struct group *group, struct partition *partition, uint32_t member,
+                    const uint64_t *purge_to);
 
 /* Opens G at a start and sees to it that S and G agree; negative errors are the system's. */
 enum group_found {

@@ -75,7 +75,7 @@ void group_assign(struct group *group)
         if (work.assign != 0 && assign_member(work.assign) == owner &&
             assign_generation(work.assign) == cursor_generation(work.word))
             continue;
-        (void)group_hand_over(group, &group->topic->partitions[i], owner, false);
+        (void)group_hand_over(group, &group->topic->partitions[i], owner, NULL);
     }
 }
 
@@ -136,6 +136,17 @@ static int reopen(struct group *group, struct partition *partition, uint64_t *re
     return 0;
 }
 
+/* In all partitions: their producers were let go on, and are again. */
+static void close_again(struct group *group)
+{
+    for (uint32_t i = 0; i < group->segment_count; i++) {
+        if (group->topic->partitions[i].quarantined)
+            continue;
+        group_set_gate_state(group, &group->topic->partitions[i], GATE_IDLE);
+        partition_wake(&group->topic->partitions[i]);
+    }
+}
+
 static uint32_t find_index(const struct group *group, const struct group_join *join)
 {
     uint32_t free_index = MEMBERS_MAX;
@@ -170,8 +181,10 @@ int group_add_member(struct group *group, const struct group_join *join, uint32_
         work.lost = 0;
         if (group->state == GATE_IDLE && !group->topic->partitions[i].quarantined) {
             rc = reopen(group, &group->topic->partitions[i], &work.lost, why);
-            if (rc < 0)
-                return rc; /* IDLE as before for us: the next one tries all of it again */
+            if (rc < 0) {
+                close_again(group); /* nobody would: it has no member and no linger */
+                return rc;
+            }
         }
         (void)run_member(group, i, enter_member, &work);
         FAULT("group.join.member");

@@ -22,7 +22,7 @@ struct group_work {
     uint64_t tail;
     uint32_t member;
     uint32_t state;
-    bool purge;
+    const uint64_t *purge_to;
     bool fenced;
     uint64_t previous; /* assign word of before */
 };
@@ -157,38 +157,27 @@ void group_set_gate_state(struct group *group, struct partition *partition, uint
 
 /* ---- the cursor ------------------------------------------------------------------------------ */
 
-/* The first record at or above `from` that is still there; a claim that is not committed yet
- * counts: its message will be published after this. */
-static uint64_t find_record(const struct ring *ring, uint64_t from)
-{
-    uint64_t claim = ring_lowest_unstamped(ring, ring_tail(ring));
-    uint64_t found = ring_resynchronise(ring, from);
-
-    return claim >= from && claim < found ? claim : found;
-}
-
-static uint64_t find_start(const struct group_work *work)
+/* Where the group is to start; *ret_exact: a record begins there, else only bytes do. */
+static uint64_t find_start(const struct group_work *work, bool *ret_exact)
 {
     const struct ring *ring = &work->view->ring;
     uint64_t oldest = ring_oldest(ring);
     uint64_t first = atomic_load_explicit(&ring->state->first, memory_order_relaxed);
     uint64_t word = atomic_load_explicit(&work->shared->cursor, memory_order_acquire);
     uint64_t tail = ring_tail(ring);
+    uint64_t from = oldest;
 
-    switch (work->place->from) {
-    case FROM_LATEST:
-        return tail;
-    case FROM_OFFSET:
-        if (work->place->offset > first)
-            return find_record(ring, max_u64(work->place->offset, oldest));
-        break;
-    case FROM_COMMITTED:
+    *ret_exact = true;
+    if (work->place->from == FROM_LATEST) /* what is claimed by now is committed after us */
+        return min_u64(tail, ring_lowest_unstamped(ring, first, tail));
+    if (work->place->from == FROM_COMMITTED)
         return cursor_offset(word, tail);
-    default:
-        break;
-    }
-    /* `first` is a boundary by nature; any other `oldest` is just a number. */
-    return oldest <= first ? first : find_record(ring, oldest);
+    if (work->place->from == FROM_OFFSET)
+        from = align_up_u64(min_u64(max_u64(work->place->offset, oldest), tail), RECORD_UNIT);
+    if (from <= first) /* a boundary by nature */
+        return first;
+    *ret_exact = from == tail;
+    return from;
 }
 
 static int attach(void *context)
@@ -196,21 +185,22 @@ static int attach(void *context)
     struct group_work *work = context;
     const struct ring *ring = &work->view->ring;
     uint64_t word = atomic_load_explicit(&work->shared->cursor, memory_order_acquire);
-    uint64_t wanted = find_start(work);
+    bool exact;
+    uint64_t wanted = find_start(work, &exact);
     int rc = 0;
     uint64_t got =
         cursor_attach(ring, work->shared, cursor_generation(word), wanted, ring->gated, &rc);
 
     if (rc < 0)
         return rc;
-    if (got > wanted) {
-        /* Somewhere inside a record. The cursor holds producers back by now: what is found stays.
-         * */
+    if (got > wanted || !exact) {
+        /* Somewhere inside a record. A gating cursor holds producers back by now: what is found
+         * stays. */
         word = cursor_make(cursor_generation(word), ring->gated, got);
-        got = find_record(ring, got);
+        got = ring_resynchronise(ring, got);
         rc = cursor_commit(work->shared, &word, got);
     }
-    work->place->ret_lost = got - wanted;
+    work->place->ret_lost = exact ? got - wanted : 0;
     return rc;
 }
 
@@ -224,7 +214,7 @@ int group_attach_cursor(struct group *group, struct partition *partition, struct
 
     if (rc == 0)
         rc = partition_view_open(partition, &view, why);
-    if (rc < 0)
+    if (rc != 0)
         return rc;
     work.view = &view;
     work.place = place;
@@ -246,14 +236,16 @@ static int hand_over(void *context)
 {
     struct group_work *work = context;
     uint32_t generation;
-    uint64_t word;
+    uint64_t word, at;
 
     work->previous = atomic_load_explicit(&work->gate->assign, memory_order_acquire);
     generation = cursor_fence(work->shared);
     FAULT("group.handover.fenced");
-    if (work->purge) {
+    if (work->purge_to) {
         word = atomic_load_explicit(&work->shared->cursor, memory_order_acquire);
-        if (cursor_commit(work->shared, &word, work->tail) < 0)
+        at = cursor_offset(word, work->tail);
+        if ((at < *work->purge_to || at > work->tail) &&
+            cursor_commit(work->shared, &word, *work->purge_to) < 0)
             return SHMQ_ECORRUPT; /* only its owner moves it, and that one was just fenced */
     }
     /* ORDER assign -> take: release: the new owner finds the fenced cursor. */
@@ -268,13 +260,14 @@ static void wake_member(const struct group *group, uint32_t member)
         client_wake(group->topic->realm, group->members[member].client);
 }
 
-int group_hand_over(struct group *group, struct partition *partition, uint32_t member, bool purge)
+int group_hand_over(struct group *group, struct partition *partition, uint32_t member,
+                    const uint64_t *purge_to)
 {
     struct group_work work = work_of(group, partition);
     int rc = partition_read_tail(partition, &work.tail);
 
     work.member = member;
-    work.purge = purge;
+    work.purge_to = purge_to;
     if (rc == 0)
         rc = run(&work, hand_over);
     if (rc < 0)
@@ -337,7 +330,9 @@ static int open_segment(struct group *group, struct partition *partition, struct
     rc = segment_map(fd, true, segment_group_bytes(0), segment, why);
     (void)close(fd);
     if (rc == 0)
-        rc = segment_check(segment, &identity, why);
+        rc = guard_check_segment(segment, &identity, why);
+    if (rc == SHMQ_EVERSION) /* its members write it, and S is of ours: a scribble */
+        rc = SHMQ_ECORRUPT;
     if (rc == 0)
         group->topic->realm->mapping_count++;
     else
@@ -352,7 +347,12 @@ int group_reattach(struct group *group, struct partition *partition, bool fresh,
     struct group_work work;
     int rc;
 
-    if (!fresh && open_segment(group, partition, why) < 0) {
+    rc = fresh ? 0 : open_segment(group, partition, why);
+    /* Today the system refuses something: nothing that progress is to be thrown away for. */
+    if (rc < 0 && rc != SHMQ_ENOTOPIC && rc != SHMQ_ECORRUPT)
+        return error_prefix(why, rc, "%s, group %s", partition_label(partition, label),
+                            group->name);
+    if (rc < 0) {
         log_warning("%s: the progress of group %s is lost (%s); it begins at the oldest message",
                     partition_label(partition, label), group->name, why->text);
         fresh = true;
@@ -403,7 +403,7 @@ int group_describe_partition(struct group *group, struct partition *partition,
     struct protocol_group_partition info = {.partition = partition->index};
     struct describe_work work = {.base = work_of(group, partition), .info = &info};
     const struct client *client;
-    uint64_t tail;
+    uint64_t tail = 0;
     uint32_t member;
     int rc = run(&work.base, describe);
 

@@ -211,3 +211,33 @@ int guard_run(const struct guard_range *ranges, uint32_t count, guard_fn *fn, vo
         *ret_hit = frame.hit;
     return result;
 }
+
+struct check_work {
+    const struct segment *segment;
+    const struct segment_identity *identity;
+    struct error_buffer why;
+};
+
+static int check_segment(void *context)
+{
+    struct check_work *work = context;
+
+    return segment_check(work->segment, work->identity, &work->why);
+}
+
+int guard_check_segment(const struct segment *segment, const struct segment_identity *identity,
+                        struct error_buffer *why)
+{
+    /* The sentence is for a cut one; what the check itself finds says it anew. */
+    struct check_work work = {
+        .segment = segment,
+        .identity = identity,
+        .why = {.text = "a segment was truncated"},
+    };
+    struct guard_range range = {segment->address, segment->bytes};
+    int rc = guard_run(&range, 1, check_segment, &work, NULL);
+
+    if (rc < 0)
+        *why = work.why;
+    return rc;
+}

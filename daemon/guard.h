@@ -25,6 +25,9 @@
 #ifndef SHMQ_DAEMON_GUARD_H
 #define SHMQ_DAEMON_GUARD_H
 
+#include "libshmq/error.h"
+#include "libshmq/segment.h"
+
 #include <stddef.h>
 #include <stdint.h>
 
@@ -47,5 +50,9 @@ void guard_uninstall(void);
  * they are until it returns. */
 int guard_run(const struct guard_range *ranges, uint32_t count, guard_fn *fn, void *context,
               uint32_t *ret_hit);
+
+/* segment_check() of a segment that others can cut meanwhile: SHMQ_ECORRUPT then. */
+int guard_check_segment(const struct segment *segment, const struct segment_identity *identity,
+                        struct error_buffer *why);
 
 #endif

@@ -45,6 +45,14 @@ static bool is_answered(const struct sockaddr_un *address)
     return answered;
 }
 
+bool listener_is_answered(const struct paths *paths)
+{
+    struct sockaddr_un address;
+
+    fill_address(paths, &address);
+    return is_answered(&address);
+}
+
 static int bind_socket(int fd, const struct paths *paths, struct error_buffer *why)
 {
     struct sockaddr_un address;

@@ -17,6 +17,9 @@
 int listener_open(const struct paths *paths, const struct config *config, int *ret_fd,
                   struct error_buffer *why);
 
+/* Whether somebody listens on that socket. A full backlog is somebody. */
+bool listener_is_answered(const struct paths *paths);
+
 /* Removes the socket's name, if it is still that of `fd`. */
 void listener_unlink(const struct paths *paths, int fd);
 

@@ -15,6 +15,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 
 enum { EXIT_FAILED = 1, EXIT_USAGE = 2, EXIT_PERMISSION = 4 };
 
@@ -90,6 +91,17 @@ static void prepare_signals(sigset_t *ret_before)
     (void)sigaction(SIGINT, &wake, NULL);
     (void)sigaction(SIGHUP, &wake, NULL);
     (void)sigprocmask(SIG_BLOCK, &set, ret_before);
+}
+
+/* The hard limit is what the administrator set for us. */
+static void raise_descriptors(void)
+{
+    struct rlimit limit;
+
+    if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < limit.rlim_max) {
+        limit.rlim_cur = limit.rlim_max;
+        (void)setrlimit(RLIMIT_NOFILE, &limit);
+    }
 }
 
 /* A standby waits here, with nothing but the lock. 0; 1: told to stop meanwhile; or a negative
@@ -171,6 +183,7 @@ int main(int argc, char **argv)
         return report(rc, &why, rc == SHMQ_EINVAL ? EXIT_USAGE : EXIT_FAILED);
     }
     log_set_level((enum log_level)program->config.log_level);
+    raise_descriptors();
     prepare_signals(&before);
     rc = notify_take_socket(&listen_fd, &why);
     if (rc >= 0)

@@ -185,7 +185,7 @@ static int open_mapped(struct partition *partition, enum segment_kind kind, size
         return rc;
     rc = segment_map(fd, true, bytes, ret_segment, why);
     (void)close(fd);
-    return rc < 0 ? rc : segment_check(ret_segment, &identity, why);
+    return rc < 0 ? rc : guard_check_segment(ret_segment, &identity, why);
 }
 
 static int check_data(struct partition *partition, struct error_buffer *why)

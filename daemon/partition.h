@@ -61,7 +61,8 @@ static inline struct wait_segment *partition_wait(const struct partition *partit
 int partition_create(struct partition *partition, uint64_t base, struct error_buffer *why);
 
 /* Maps those that a supervisor before has made. 0; 1: they are not all there, or contradict
- * themselves or the metadata, said in `why`: the partition has to begin anew. */
+ * themselves or the metadata, said in `why`: the partition has to begin anew. Negative: they are of
+ * another layout version, or cannot be opened for want of something; nothing was changed. */
 int partition_attach(struct partition *partition, struct error_buffer *why);
 
 void partition_unmap(struct partition *partition);

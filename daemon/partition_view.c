@@ -171,7 +171,7 @@ int partition_resolve(struct partition *partition, uint64_t offset, enum resolve
     if (rc == SHMQ_ECORRUPT)
         return error_set(why, rc, "topic %s/%" PRIu32 ": it is quarantined; run `shmq doctor`",
                          partition->topic->options.name, partition->index);
-    if (rc < 0)
+    if (rc != 0)
         return rc;
     rc = partition_view_run(&view, resolve, &work);
     partition_view_close(&view);

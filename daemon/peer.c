@@ -14,7 +14,9 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/sockios.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -24,6 +26,11 @@
 #define ACCEPT_BATCH    64
 #define SEND_BYTES      (2 * (int)PROTOCOL_BYTES_MAX) /* unread replies that a peer may pile up */
 #define OWN_DESCRIPTORS 128u /* of the supervisor and the program around it */
+#define GREETINGS_MAX   16u  /* of a user beyond their limit: to be told why, or to resume */
+
+#ifndef SO_PASSRIGHTS
+#define SO_PASSRIGHTS 83 /* Linux 6.16 */
+#endif
 
 /* ---- ending ---------------------------------------------------------------------------------- */
 
@@ -106,6 +113,14 @@ static void refuse(struct peer *peer, int code, const struct error_buffer *why)
     end(peer, "it broke the protocol");
 }
 
+/* One reply may be unread, and then no request is due: descriptors in flight are counted to us. */
+static bool owes_reading(const struct peer *peer)
+{
+    int unread = 0;
+
+    return ioctl(peer->fd, SIOCOUTQ, &unread) == 0 && unread > 0;
+}
+
 static void serve(struct peer *peer)
 {
     struct peers *peers = peer->peers;
@@ -124,11 +139,13 @@ static void serve(struct peer *peer)
     if (send_reply(peer, &command) < 0 || (rc < 0 && !greeted)) {
         end(peer, "its connection broke");
     } else if (command.goodbye && client) {
+        client->gone = true; /* it has promised to write no more: its claims are a dead one's */
         cleanup_client(client, "it said good-bye");
     } else if (!greeted) {
         loop_timer_stop(&peer->hello_timer);
     }
     FAULT("command.after_reply");
+    registry_reap(&realm->registry);
     metadata_snapshot_later(realm);
 }
 
@@ -152,10 +169,16 @@ static void on_readable(struct loop_source *source UNUSED, uint32_t events UNUSE
     } else {
         int rc = protocol_check_request(peers->request, (size_t)got, &why);
 
-        if (rc < 0)
+        if (rc < 0) {
             refuse(peer, rc, &why);
-        else
+        } else if (owes_reading(peer)) {
+            log_warning("client of pid %ld, user %u: asks again before it has read its reply; "
+                        "dropped",
+                        (long)peer->pid, peer->uid);
+            end(peer, "it does not read its replies");
+        } else {
             serve(peer);
+        }
     }
 }
 
@@ -171,7 +194,8 @@ static void add_peer(struct peers *peers, int fd)
     struct error_buffer why;
 
     if (!peer || getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &length) != 0 ||
-        (peer->user = user_get(realm, cred.uid)) == NULL) {
+        (peer->user = user_get(realm, cred.uid)) == NULL ||
+        peer->user->connections >= realm->config.connections_per_user + GREETINGS_MAX) {
         (void)close(fd);
         free(peer);
         return;
@@ -246,19 +270,13 @@ static void on_connection(struct loop_source *source UNUSED, uint32_t events UNU
     }
 }
 
-/* A socket and a pidfd each. The hard limit is what the administrator set for us. */
+/* A socket and a pidfd each. */
 static uint32_t find_limit(void)
 {
     struct rlimit limit;
 
     if (getrlimit(RLIMIT_NOFILE, &limit) != 0)
         return 256;
-    if (limit.rlim_cur < limit.rlim_max) {
-        struct rlimit raised = {.rlim_cur = limit.rlim_max, .rlim_max = limit.rlim_max};
-
-        if (setrlimit(RLIMIT_NOFILE, &raised) == 0)
-            limit = raised;
-    }
     if (limit.rlim_cur < 2 * OWN_DESCRIPTORS)
         return OWN_DESCRIPTORS / 4;
     return (uint32_t)(min_u64(limit.rlim_cur - OWN_DESCRIPTORS, 2000000) / 2);
@@ -282,6 +300,10 @@ int peers_open(struct peers *peers, struct realm *realm, int inherited_fd, struc
         rc = listener_open(&realm->paths, &realm->config, &peers->listen_fd, why);
         peers->named = rc == 0;
     }
+    /* Inherited by what it accepts. Descriptors sent to us would be closed by us, and closing may
+     * take its time; kernels that cannot refuse them leave it at that. */
+    if (rc == 0)
+        (void)setsockopt(peers->listen_fd, SOL_SOCKET, SO_PASSRIGHTS, &(int){0}, sizeof(int));
     if (rc == 0)
         rc = loop_add(&realm->loop, &peers->source, peers->listen_fd, EPOLLIN, on_connection, peers,
                       why);
@@ -292,13 +314,15 @@ int peers_open(struct peers *peers, struct realm *realm, int inherited_fd, struc
 
 void peers_close(struct peers *peers)
 {
+    struct peer *next;
+
     if (peers->listen_fd < 0)
         return;
-    while (peers->first) {
-        if (peers->first->client)
-            peers->first->client->leaving =
-                true; /* no tests of the absent: we are going ourselves */
-        peer_drop(peers->first);
+    for (struct peer *peer = peers->first; peer; peer = next) {
+        next = peer->next;
+        if (peer->client)
+            peer->client->leaving = true; /* we are going ourselves: no tests of the absent */
+        peer_drop(peer);
     }
     loop_timer_stop(&peers->pause);
     loop_remove(&peers->source);

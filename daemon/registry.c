@@ -28,25 +28,16 @@ static int match_id(struct cds_lfht_node *node, const void *key)
     return caa_container_of(node, struct registry_entry, by_id)->id == *(const uint64_t *)key;
 }
 
-static void free_later(struct rcu_head *head)
-{
-    struct registry_entry *entry = caa_container_of(head, struct registry_entry, rcu);
-
-    entry->free(entry);
-}
-
 int registry_init(struct registry *registry, struct error_buffer *why)
 {
     memset(registry, 0, sizeof(*registry));
     /* No automatic resizing: liburcu would start a thread for it that never ends. */
     registry->names = cds_lfht_new(BUCKETS_FIRST, 1, 0, 0, NULL);
     registry->ids = cds_lfht_new(BUCKETS_FIRST, 1, 0, 0, NULL);
-    registry->worker = create_call_rcu_data(0, -1);
-    if (!registry->names || !registry->ids || !registry->worker) {
+    if (!registry->names || !registry->ids) {
         registry_deinit(registry);
         return error_set(why, SHMQ_ENOMEM, "registry: out of memory");
     }
-    set_thread_call_rcu_data(registry->worker);
     return 0;
 }
 
@@ -63,11 +54,7 @@ void registry_deinit(struct registry *registry)
             free(entries);
         }
     }
-    if (registry->worker) {
-        rcu_barrier();
-        set_thread_call_rcu_data(NULL);
-        call_rcu_data_free(registry->worker);
-    }
+    registry_reap(registry);
     if (registry->names)
         (void)cds_lfht_destroy(registry->names, NULL);
     if (registry->ids)
@@ -117,7 +104,24 @@ void registry_remove(struct registry *registry, struct registry_entry *entry)
     (void)cds_lfht_del(registry->ids, &entry->by_id);
     rcu_read_unlock();
     registry->count--;
-    call_rcu(&entry->rcu, free_later);
+    entry->retired_next = registry->retired;
+    registry->retired = entry;
+}
+
+void registry_reap(struct registry *registry)
+{
+    struct registry_entry *entry = registry->retired;
+
+    if (!entry)
+        return;
+    registry->retired = NULL;
+    synchronize_rcu();
+    while (entry) {
+        struct registry_entry *next = entry->retired_next;
+
+        entry->free(entry);
+        entry = next;
+    }
 }
 
 struct registry_entry *registry_find_name(const struct registry *registry, const char *name)
@@ -154,7 +158,7 @@ static int compare_names(const void *a, const void *b)
 struct registry_entry **registry_collect(const struct registry *registry, uint32_t *ret_count)
 {
     uint32_t room = registry->count + 1; /* as of now; a reader beside a change gets what fits */
-    struct registry_entry **entries = calloc(room, sizeof(entries[0]));
+    struct registry_entry **entries = calloc(room, sizeof(void *));
     struct cds_lfht_node *node;
     struct cds_lfht_iter iter;
     uint32_t count = 0;
@@ -169,7 +173,7 @@ struct registry_entry **registry_collect(const struct registry *registry, uint32
             entries[count++] = caa_container_of(node, struct registry_entry, by_id);
     }
     rcu_read_unlock();
-    qsort(entries, count, sizeof(entries[0]), compare_names);
+    qsort(entries, count, sizeof(void *), compare_names);
     *ret_count = count;
     return entries;
 }

@@ -4,15 +4,17 @@
  *
  * Two liburcu hash tables over entries that are embedded in their owners. The control thread alone
  * adds and removes; any thread that is registered with liburcu (urcu-memb) may find and walk inside
- * rcu_read_lock() … rcu_read_unlock(), and what it finds stays readable until it unlocks. A removed
- * entry is freed by `free` after a grace period, in liburcu's thread, or at registry_deinit().
+ * rcu_read_lock() … rcu_read_unlock(), and what it finds stays readable until it unlocks. Removed
+ * entries are retired, and freed together after a grace period by registry_reap(). Not call_rcu():
+ * the thread that it makes cannot be ended without a leak in liburcu 0.13, and embedded supervisors
+ * come and go; grace periods are short, since readers do not block.
  *
- *                   | registry_add/remove | registry_find_* , _collect
- *   add/remove      |   control thread    |   yes
- *   find, collect   |   yes               |   yes
+ *                       | registry_add/remove/reap | registry_find_* , _collect
+ *   add/remove/reap     |   control thread         |   yes
+ *   find, collect       |   yes                    |   yes
  *
- * Lookups never block; registry_deinit() waits for the grace periods of what was removed. Private
- * memory: nothing here outlives the process.
+ * Lookups never block; registry_reap() waits for readers that were at it before. Private memory:
+ * nothing here outlives the process.
  */
 #ifndef SHMQ_DAEMON_REGISTRY_H
 #define SHMQ_DAEMON_REGISTRY_H
@@ -30,16 +32,16 @@
 struct registry_entry {
     const char *name; /* the owner's, constant while the entry is in */
     uint64_t id;
-    void (*free)(struct registry_entry *entry); /* any thread */
+    void (*free)(struct registry_entry *entry);
     struct cds_lfht_node by_name;
     struct cds_lfht_node by_id;
-    struct rcu_head rcu;
+    struct registry_entry *retired_next;
 };
 
 struct registry {
     struct cds_lfht *names; /* NULL: not initialised */
     struct cds_lfht *ids;
-    struct call_rcu_data *worker; /* frees; its own, so that it ends with this supervisor */
+    struct registry_entry *retired;
     uint32_t count;
 };
 
@@ -52,8 +54,11 @@ void registry_deinit(struct registry *registry);
 /* 0; SHMQ_EEXIST: an entry of this name or id is in already. */
 int registry_add(struct registry *registry, struct registry_entry *entry);
 
-/* Out of both tables at once for later lookups; freed when no reader can have it any more. */
+/* Out of both tables at once for later lookups; retired. */
 void registry_remove(struct registry *registry, struct registry_entry *entry);
+
+/* Frees what was retired, when no reader can have it any more. Nothing to do costs nothing. */
+void registry_reap(struct registry *registry);
 
 /* NULL if there is none. Inside rcu_read_lock(), or in the control thread. */
 struct registry_entry *registry_find_name(const struct registry *registry, const char *name);

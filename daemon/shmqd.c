@@ -27,6 +27,7 @@ struct shmq_supervisor {
     pthread_mutex_t mutex;
     pthread_cond_t opened;
     bool outcome_known;
+    bool ended; /* the loop has run; under `mutex` */
     int outcome;
     struct error_buffer why;
     void (*log)(int level, const char *line, void *context);
@@ -116,6 +117,10 @@ static void *control_thread(void *context)
     if (supervisor_run(&embedded->supervisor, &why) < 0)
         log_error("bus %s: %s; the supervisor stops", embedded->supervisor.realm.paths.bus,
                   why.text);
+    /* Who stops it may still be about to write to its eventfd, which is closed next. */
+    (void)pthread_mutex_lock(&embedded->mutex);
+    embedded->ended = true;
+    (void)pthread_mutex_unlock(&embedded->mutex);
     supervisor_close(&embedded->supervisor);
     return NULL;
 }
@@ -126,7 +131,7 @@ static int set_text(struct config *config, const char *name, const char *value,
     return value ? config_set(config, name, value, why) : 0;
 }
 
-/* Options that an older program does not know are what they are when they are zero. */
+/* Options that an older program does not know, or that we do not know, are as if zero. */
 static int take_options(struct shmq_supervisor *embedded,
                         const struct shmq_supervisor_options *given, struct error_buffer *why)
 {
@@ -134,14 +139,20 @@ static int take_options(struct shmq_supervisor *embedded,
     struct config *config = &embedded->config;
     int rc = 0;
 
-    if (given && (given->size < offsetof(struct shmq_supervisor_options, bus) ||
-                  given->size > sizeof(options)))
+    if (given && given->size < offsetof(struct shmq_supervisor_options, bus))
         return error_set(why, SHMQ_EINVAL,
                          "shmq_supervisor_start: options.size is %u; start from "
                          "SHMQ_SUPERVISOR_OPTIONS_INIT",
                          given->size);
+    for (size_t i = sizeof(options); given && i < given->size; i++) {
+        if (((const unsigned char *)given)[i] != 0)
+            return error_set(why, SHMQ_EINVAL,
+                             "shmq_supervisor_start: an option is set that shmqd %s does not know; "
+                             "bring the program and libshmqd to the same version",
+                             SHMQ_VERSION_TEXT);
+    }
     if (given)
-        memcpy(&options, given, given->size);
+        memcpy(&options, given, min_size(given->size, sizeof(options)));
     config_init(config);
     if (options.config)
         rc = config_read_file(config, options.config, why);
@@ -237,7 +248,10 @@ SHMQD_API void shmq_supervisor_stop(shmq_supervisor *supervisor)
     if (!supervisor)
         return;
     delist(supervisor);
-    supervisor_stop(&supervisor->supervisor);
+    (void)pthread_mutex_lock(&supervisor->mutex);
+    if (!supervisor->ended)
+        supervisor_stop(&supervisor->supervisor);
+    (void)pthread_mutex_unlock(&supervisor->mutex);
     (void)pthread_join(supervisor->thread, NULL);
     free_embedded(supervisor);
 }

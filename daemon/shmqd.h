@@ -5,6 +5,9 @@
  *
  * libshmqd has its own copy of the internals: a program may link libshmq beside it and connect to
  * its own bus.
+ *
+ * Each client costs the program two descriptors. The soft limit of open files (RLIMIT_NOFILE) is
+ * left as it is: who expects many clients raises it before the start.
  */
 #ifndef SHMQD_H
 #define SHMQD_H

@@ -49,7 +49,7 @@ static int find_places(struct realm *realm, struct error_buffer *why)
 
 /* Whoever has the state directory's lock may wait for the other lock of a supervisor that is dying.
  * */
-static int open_bus(struct supervisor *supervisor, struct error_buffer *why)
+static int open_bus(struct supervisor *supervisor, bool inherited, struct error_buffer *why)
 {
     struct realm *realm = &supervisor->realm;
     const struct timespec step = timespec_from_ns(DYING_STEP);
@@ -58,7 +58,9 @@ static int open_bus(struct supervisor *supervisor, struct error_buffer *why)
     int rc;
 
     for (;;) {
-        rc = bus_open(&realm->bus, realm->prefix, clients, realm->config.wait_mode, why);
+        /* On a socket that was handed down somebody listens in any case. */
+        rc = bus_open(&realm->bus, realm->prefix, inherited ? NULL : &realm->paths, clients,
+                      realm->config.wait_mode, why);
         if (rc != SHMQ_EBUSY || supervisor->lock_fd < 0 || deadline_passed(deadline_ns))
             return rc;
         (void)nanosleep(&step, NULL);
@@ -78,10 +80,10 @@ static int start_topics(struct realm *realm, struct error_buffer *why)
 }
 
 /* B, metadata, and everything that they lead to. */
-static int open_realm(struct supervisor *supervisor, struct error_buffer *why)
+static int open_realm(struct supervisor *supervisor, bool inherited, struct error_buffer *why)
 {
     struct realm *realm = &supervisor->realm;
-    int rc = open_bus(supervisor, why);
+    int rc = open_bus(supervisor, inherited, why);
 
     FAULT("start.bus");
     if (rc == 0)
@@ -138,7 +140,7 @@ int supervisor_open(struct supervisor *supervisor, const struct config *config, 
         rc = registry_init(&realm->registry, why);
     }
     if (rc == 0)
-        rc = open_realm(supervisor, why);
+        rc = open_realm(supervisor, listen_fd >= 0, why);
     if (rc == 0) {
         rc = peers_open(&supervisor->peers, realm, listen_fd, why);
         listen_fd = -1;

@@ -43,7 +43,7 @@ int topic_create(struct realm *realm, const struct topic_options *options, uint3
                  struct topic **ret_topic, struct error_buffer *why);
 int topic_delete(struct topic *topic, struct error_buffer *why);
 
-/* Every group goes on at the present end. */
+/* Every group goes on at the present end, or at the first claim that is not committed yet. */
 int topic_purge(struct topic *topic, struct error_buffer *why);
 
 /* `mask`: ALTER_* of protocol.h. */

@@ -222,17 +222,23 @@ int topic_alter(struct topic *topic, const struct topic_options *wanted, uint32_
 
 struct purge_work {
     struct partition *partition;
+    const struct ring *ring;
     uint64_t tail;
+    uint64_t end;
     struct gate *gate;
     uint32_t owner;
 };
 
+/* To the end, or to the first claim in progress: it is committed after the purge. */
 static int raise_first(void *context)
 {
     struct purge_work *work = context;
+    struct state_segment *state = partition_state(work->partition);
+    uint64_t first = atomic_load_explicit(&state->first, memory_order_relaxed);
 
-    atomic_store_explicit(&partition_state(work->partition)->first, work->tail,
-                          memory_order_release);
+    work->end = min_u64(work->tail, ring_lowest_unstamped(work->ring, first, work->tail));
+    work->end = max_u64(work->end, first);
+    atomic_store_explicit(&state->first, work->end, memory_order_release);
     return 0;
 }
 
@@ -244,29 +250,42 @@ static int read_owner(void *context)
     return 0;
 }
 
-static void purge_partition(struct topic *topic, struct partition *partition)
+static int purge_partition(struct topic *topic, struct partition *partition,
+                           struct error_buffer *why)
 {
-    struct purge_work work = {.partition = partition};
+    struct partition_view view;
+    struct purge_work work = {.partition = partition, .ring = &view.ring};
+    int rc = partition_read_tail(partition, &work.tail);
 
-    if (partition_read_tail(partition, &work.tail) < 0 ||
-        partition_run(partition, NULL, raise_first, &work) < 0)
-        return;
+    if (rc == 0)
+        rc = partition_view_open(partition, &view, why);
+    if (rc == 0) {
+        rc = partition_view_run(&view, raise_first, &work);
+        partition_view_close(&view);
+    }
+    if (rc < 0)
+        return rc;
     FAULT("topic.purge.first");
     for (uint32_t gate = 0; gate < GATES_MAX; gate++) {
         if (!topic->groups[gate])
             continue;
         work.gate = &partition_state(partition)->gates[gate];
         if (partition_run(partition, NULL, read_owner, &work) == 0)
-            (void)group_hand_over(topic->groups[gate], partition, work.owner, true);
+            (void)group_hand_over(topic->groups[gate], partition, work.owner, &work.end);
         FAULT("topic.purge.group");
     }
     partition_wake(partition);
+    return 0;
 }
 
-int topic_purge(struct topic *topic, struct error_buffer *why UNUSED)
+int topic_purge(struct topic *topic, struct error_buffer *why)
 {
-    for (uint32_t i = 0; i < topic->partition_count; i++)
-        purge_partition(topic, &topic->partitions[i]);
+    for (uint32_t i = 0; i < topic->partition_count; i++) {
+        int rc = purge_partition(topic, &topic->partitions[i], why);
+
+        if (rc < 0 && rc != SHMQ_ECORRUPT) /* a quarantined one holds nothing that could be read */
+            return rc;
+    }
     log_info("topic %s: purged", topic->options.name);
     return 0;
 }

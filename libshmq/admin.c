@@ -15,10 +15,14 @@
 
 int admin_begin(const struct shmq_connection *c, struct error_buffer **ret_why)
 {
-    if (!c)
-        return handles_usage_error(0, "connection is NULL");
-    if (handles_forked(c->fork_count))
-        return handles_fork_error(c->serial);
+    if (!c) {
+        (void)handles_usage_error(0, "connection is NULL");
+        return SHMQ_EINVAL;
+    }
+    if (handles_forked(c->fork_count)) {
+        (void)handles_fork_error(c->serial);
+        return SHMQ_EFORK;
+    }
     *ret_why = handles_error(c->serial);
     return 0;
 }
@@ -316,7 +320,7 @@ int shmq_topic_describe(shmq_connection *c, const char *topic, struct shmq_topic
     int rc;
 
     if (!ret_info)
-        return handles_usage_error(0, "topic describe: the result is NULL");
+        return handles_usage_error(c ? c->serial : 0, "topic describe: the result is NULL");
     rc = ask_about_topic(c, PROTOCOL_TOPIC_DESCRIBE, topic, &reply, sizeof(reply));
     if (rc == 0)
         *ret_info = show_topic(&reply.info);

@@ -53,8 +53,7 @@ static bool take_partition(struct consumer_partition *cp, uint64_t assign)
     uint64_t word = atomic_load_explicit(&cp->group->cursor, memory_order_acquire);
     uint64_t tail = ring_tail(consumer_ring(cp));
     /* A purge hands a partition over to its own owner, who goes on behind what it has read. */
-    bool still =
-        cp->owned && ((assign_generation(cp->assign) + 1) & CURSOR_GENERATION_MASK) == generation;
+    bool still = cp->owned && cursor_generation_after(assign_generation(cp->assign)) == generation;
     uint64_t offset = read_cursor_offset(cp, word);
 
     if (cursor_generation(word) != generation || !hold_and_confirm(cp, assign, word, offset))
@@ -75,6 +74,7 @@ static bool take_partition(struct consumer_partition *cp, uint64_t assign)
     cp->reader.position = offset;
     cp->assign = assign;
     cp->owned = true;
+    cp->fenced = false;
     cp->stuck_ns = 0;
     return true;
 }
@@ -132,8 +132,10 @@ static void refresh_partition(struct shmq_consumer *c, struct consumer_partition
         drop_partition(cp);
     else if (cp->dead)
         return;
-    else if (mine && (!cp->owned || assign != cp->assign) && !take_partition(cp, assign) &&
-             cp->owned)
+    /* Fenced, and the cursor not ahead of the assignment after all: it was moved, and is followed.
+     */
+    else if (mine && (!cp->owned || cp->fenced || assign != cp->assign) &&
+             !take_partition(cp, assign) && cp->owned && assign != cp->assign)
         drop_partition(cp);
     if (cp->owned)
         answer_revoke(c, cp);
@@ -160,7 +162,7 @@ static bool group_is_deleted(const struct shmq_consumer *c, const struct consume
 
 static bool is_read(const struct consumer_partition *cp)
 {
-    return cp->owned && !cp->dead;
+    return cp->owned && !cp->fenced && !cp->dead;
 }
 
 static bool list_is_right(const struct shmq_consumer *c)
@@ -221,15 +223,20 @@ void assignment_drop_all(struct shmq_consumer *c)
 
 int assignment_commit(struct shmq_consumer *c, struct consumer_partition *cp)
 {
-    int rc = cursor_commit(cp->group, &cp->cursor_word, cp->reader.position);
+    int rc;
 
+    if (cp->fenced)
+        return SHMQ_EFENCED;
+    rc = cursor_commit(cp->group, &cp->cursor_word, cp->reader.position);
     if (rc == 0) {
         cp->committed = cp->reader.position;
         (void)wait_wake(cp->wait, ATTENTION_ROOM, cp->fence_mode);
         return 0;
     }
-    /* Taken over, or handed over to myself (a purge): the next look at the assignment tells. Until
-     * then nothing is read. */
+    /* Taken over, or handed over to myself (a purge): the assignment tells when it changes, which
+     * is announced; if shmqd has died before, by its successor. Until then nothing is read here:
+     * the next look takes it out of the list. */
+    cp->fenced = true;
     c->stopped = true;
     return rc;
 }

@@ -137,6 +137,9 @@ static int take_partition(struct attachment *a, struct control_call *call,
                        a->partition);
     else
         rc = map_segments(a, call, opened, segments, why);
+    /* Only who resolves claims needs P's descriptor: of a thousand partitions it is a thousand. */
+    if (rc == 0 && a->role != ROLE_PRODUCER)
+        handles_close_fd(&call->fds[1]);
     if (rc == 0)
         rc = ring_init(&a->ring, segments, call->fds[1].fd, &client_ops, a, why);
     if (rc < 0) {
@@ -283,7 +286,7 @@ int attachment_ask_resolve(struct attachment *a, uint64_t offset, uint64_t deadl
         .partition = a->partition,
         .offset = offset,
     };
-    struct protocol_resolve_reply reply;
+    struct protocol_resolve_reply reply = {.result = RESOLVE_DONE};
     struct control_call call = {
         .request = &request.header,
         .session = a->session,

@@ -18,8 +18,8 @@ struct attachment {
     struct ring ring;
     struct shmq_connection *connection;
     struct session *session;
-    struct tracked_fd
-        producers_fd; /* what ring.producers_fd names: closed by us, not by the ring */
+    /* Producers: what ring.producers_fd names; closed by us, not by the ring. */
+    struct tracked_fd producers_fd;
     uint64_t topic;
     uint32_t partition;
     uint32_t slot; /* producers: of the partition's slots */

@@ -15,7 +15,7 @@ int shmq_channel_open(shmq_connection *c, shmq_channel **ret_channel)
     shmq_channel *channel;
 
     if (!c || !ret_channel)
-        return handles_usage_error(0, "channel: connection or result is NULL");
+        return handles_usage_error(c ? c->serial : 0, "channel: connection or result is NULL");
     *ret_channel = NULL;
     if (handles_forked(c->fork_count))
         return handles_fork_error(c->serial);

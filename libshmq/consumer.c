@@ -82,10 +82,23 @@ static ALWAYS_INLINE void count_messages(struct consumer_partition *cp, uint32_t
 
 /* ---- views: policies block and reject -------------------------------------------------------- */
 
+static void pass_padding(struct shmq_consumer *c, struct consumer_partition *cp,
+                         uint64_t start) COLD;
+
+/* Nothing but padding from `start` on: no message comes of it that the program could commit, so it would hold
+ * producers back until one does, or, with manual commit, for ever. What was returned before it goes first. */
+static void pass_padding(struct shmq_consumer *c, struct consumer_partition *cp, uint64_t start)
+{
+    assignment_hold(cp, cp->reader.position);
+    if (c->auto_commit || cp->committed == start)
+        (void)assignment_commit(c, cp);
+}
+
 static ALWAYS_INLINE uint32_t take_views(struct shmq_consumer *c, struct consumer_partition *cp,
                                          struct shmq_message *messages, uint32_t max)
 {
     struct ring_reader *reader = &cp->reader;
+    uint64_t start = reader->position;
     uint32_t taken = 0;
     uint64_t bytes = 0;
 
@@ -115,6 +128,8 @@ static ALWAYS_INLINE uint32_t take_views(struct shmq_consumer *c, struct consume
     }
     if (taken > 0)
         count_messages(cp, taken, bytes);
+    else if (UNLIKELY(reader->position != start))
+        pass_padding(c, cp, start);
     return taken;
 }
 
@@ -347,7 +362,7 @@ int shmq_poll(shmq_consumer *c, struct shmq_message *messages, uint32_t max, int
     uint32_t taken;
 
     if (UNLIKELY(!c || !messages || max == 0 || timeout_ms < 0 || timeout_ms > SHMQ_TIMEOUT_MAX))
-        return handles_usage_error(0,
+        return handles_usage_error(c ? c->connection->serial : 0,
                                    "poll: consumer or messages is NULL, max is 0, or the timeout "
                                    "is not 0 to 24 hours");
     if (handles_forked(c->fork_count))

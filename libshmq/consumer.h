@@ -40,6 +40,7 @@ struct consumer_partition {
     uint64_t committed;   /* what it means */
     uint64_t batch;       /* auto commit: bytes after which the cursor moves */
     bool owned;
+    bool fenced; /* commits fail under this assignment: another is on its way */
     bool copies; /* drop-old: validated copies instead of views; no holds */
     bool fence_mode;
     bool after_loss; /* the next message follows a gap */

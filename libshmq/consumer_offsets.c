@@ -59,23 +59,6 @@ int shmq_commit_offsets(shmq_consumer *c)
 
 /* ---- seek ------------------------------------------------------------------------------------ */
 
-/* The first record at or above `y`, all of which is protected by now: unlike a lapped reader, a
- * seeker may take what stands within an eighth of the ring's tail end. */
-static uint64_t find_record(const struct ring *ring, uint64_t y)
-{
-    uint64_t tail = ring_tail(ring);
-    uint64_t claim = ring_lowest_unstamped(ring, tail);
-
-    if (claim < y)
-        return ring_resynchronise(ring, y); /* y may lie inside it */
-    for (; y < tail && y < claim; y += RECORD_UNIT) {
-        if (ring_is_stamped(ring, y))
-            return y;
-    }
-    /* A claim begins where a record will: nothing is skipped by waiting for it. */
-    return min_u64(y, tail);
-}
-
 /* With the cursor gating at `from` or above, everything from there on stays. */
 static int seek_gated(struct consumer_partition *cp, uint64_t from, uint64_t *ret_position)
 {
@@ -93,7 +76,7 @@ static int seek_gated(struct consumer_partition *cp, uint64_t from, uint64_t *re
         return rc;
     cp->cursor_word = cursor_make(generation, cursor_gates(cp->cursor_word), place);
     cp->committed = place;
-    found = find_record(ring, place);
+    found = ring_resynchronise(ring, place);
     if (found != place) {
         rc = cursor_commit(cp->group, &cp->cursor_word, found);
         if (rc == 0)

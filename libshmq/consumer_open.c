@@ -271,7 +271,7 @@ static int open_in_session(struct shmq_consumer *c, struct session *session, uin
 {
     /* Before joining: whatever is assigned or added from here on is announced behind this value. */
     uint32_t event = atomic_load_explicit(session->event, memory_order_acquire);
-    struct protocol_group_joined joined;
+    struct protocol_group_joined joined = {.member = 0};
     struct joining joining;
     struct arrays arrays;
     int rc = join(c, session, deadline_ns, &joined, why);
@@ -322,6 +322,9 @@ int consumer_reopen(struct shmq_consumer *c, uint64_t deadline_ns, struct error_
 
     deadline_ns = max_u64(deadline_ns, grace_ns);
     rc = control_connect(c->connection, deadline_ns, flags, why);
+    /* On a bus made anew, what this group has not seen begins at the beginning: an offset was of
+     * the old one, and what came before we did is not to be missed. */
+    c->from = FROM_EARLIEST;
     if (rc == 0)
         rc = open_group(c, deadline_ns, why);
     if (rc == SHMQ_ENOBUS || rc == SHMQ_ETIMEOUT)
@@ -422,7 +425,8 @@ int shmq_consumer_open(shmq_channel *channel, const char *topic,
     int rc;
 
     if (!channel || !topic || !ret_consumer)
-        return handles_usage_error(0, "consumer: channel, topic or result is NULL");
+        return handles_usage_error(channel ? channel->connection->serial : 0,
+                                   "consumer: channel, topic or result is NULL");
     *ret_consumer = NULL;
     if (handles_forked(channel->fork_count))
         return handles_fork_error(channel->connection->serial);

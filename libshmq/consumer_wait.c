@@ -64,7 +64,7 @@ static void greet_new_supervisor(struct shmq_consumer *c)
 {
     struct error_buffer ignored;
 
-    if (session_has_new_supervisor(c->session))
+    if (session_has_new_supervisor(c->session) || control_is_needed(c->connection))
         (void)control_connect(c->connection, clock_monotonic_ns() + CONTROL_GRACE_NS, CONTROL_ONCE,
                               &ignored);
 }
@@ -316,12 +316,22 @@ static uint64_t spin_deadline(const struct shmq_consumer *c, uint64_t deadline_n
     return c->wait == SHMQ_WAIT_HYBRID ? min_u64(deadline_ns, now_ns + c->spin_ns) : now_ns;
 }
 
+/* That this member lives and polls; a statistic. */
+static void note_poll(struct shmq_consumer *c)
+{
+    uint64_t now_ns = clock_monotonic_ns();
+
+    for (uint32_t i = 0; i < c->owned_count; i++)
+        atomic_store_explicit(&c->owned[i]->me->poll_ns, now_ns, memory_order_relaxed);
+}
+
 int consumer_wait(struct shmq_consumer *c, struct shmq_message *messages, uint32_t max,
                   uint64_t deadline_ns)
 {
     uint64_t spin_until_ns = spin_deadline(c, deadline_ns);
     bool over = false;
 
+    note_poll(c);
     if (c->auto_commit)
         consumer_commit_all(c);
     for (;;) {

@@ -106,11 +106,15 @@ int control_receive(struct shmq_connection *c, struct control_call *call, struct
         handles_lock();
         int rc = protocol_receive(c->socket.fd, c->buffer, PROTOCOL_BYTES_MAX, fds, &fd_count);
 
+        bool lost = fd_count == PROTOCOL_FDS_LOST;
+
+        fd_count = lost ? 0 : fd_count;
         for (unsigned i = 0; rc > 0 && i < fd_count; i++)
             handles_track_locked(&call->fds[i], fds[i]);
         handles_unlock();
         if (rc > 0) {
             call->fd_count = fd_count;
+            call->fds_lost = lost;
             return rc;
         }
         if (rc == 0)
@@ -141,25 +145,27 @@ static bool can_be_repeated(const struct protocol_header *request)
 
 /* Fills the request that gives the grant in `reply` back; false if there is nothing to give back.
  */
-static bool make_refund(const union control_grant *grant, const void *reply, size_t bytes,
+static bool make_refund(const struct protocol_header *request, const void *reply, size_t bytes,
                         union control_refund *refund)
 {
     const struct protocol_header *header = reply;
 
-    if (header->status != 0)
+    if (bytes < sizeof(*header) || header->status != 0)
         return false;
-    if (grant->header.type == PROTOCOL_PARTITION_OPEN && grant->open.role == ROLE_PRODUCER &&
+    if (request->type == PROTOCOL_PARTITION_OPEN &&
         bytes >= sizeof(struct protocol_partition_opened)) {
+        const struct protocol_partition_open *open = (const void *)request;
         const struct protocol_partition_opened *opened = reply;
 
+        if (open->role != ROLE_PRODUCER)
+            return false;
         protocol_begin(&refund->header, PROTOCOL_SLOT_CLOSE, sizeof(refund->slot));
-        refund->slot.topic = grant->open.topic;
-        refund->slot.partition = grant->open.partition;
+        refund->slot.topic = open->topic;
+        refund->slot.partition = open->partition;
         refund->slot.slot = opened->slot;
         return true;
     }
-    if (grant->header.type == PROTOCOL_GROUP_JOIN &&
-        bytes >= sizeof(struct protocol_group_joined)) {
+    if (request->type == PROTOCOL_GROUP_JOIN && bytes >= sizeof(struct protocol_group_joined)) {
         const struct protocol_group_joined *joined = reply;
 
         protocol_begin(&refund->header, PROTOCOL_GROUP_LEAVE, sizeof(refund->group));
@@ -171,52 +177,44 @@ static bool make_refund(const union control_grant *grant, const void *reply, siz
     return false;
 }
 
-/* Before a new request: the reply to the one that was given up, so that there is never more than
- * one unread, and what it granted is not leaked. */
-static int settle_stale(struct shmq_connection *c, struct control_call *call,
-                        struct error_buffer *why)
-{
-    union control_refund refund = {.bytes = {0}};
-
-    while (c->stale) {
-        int rc = control_receive(c, call, why);
-
-        if (rc < 0 || rc == CONTROL_LOST)
-            return rc;
-        control_drop_fds(call);
-        c->stale = false;
-        if (rc >= (int)sizeof(struct protocol_header) &&
-            make_refund(&c->grant, c->buffer, (size_t)rc, &refund)) {
-            refund.header.id = ++c->next_id;
-            rc = control_send(c, &refund.header, call->deadline_ns, why);
-            if (rc != 0)
-                return rc;
-            leave_stale(c, &refund.header); /* its own reply is read in the next round */
-        }
-    }
-    return 0;
-}
-
 /* ---- what is owed ---------------------------------------------------------------------------- */
 
 /* Without memory it is forgotten, and goes with the session. */
-static void add_debt(struct shmq_connection *c, const struct protocol_header *request)
+static void add_debt(struct shmq_connection *c, const struct session *session,
+                     const struct protocol_header *request)
 {
     struct control_debt *debt = calloc(1, sizeof(*debt));
+    struct control_debt **end = &c->debts;
 
     if (!debt)
         return;
     memcpy(&debt->refund, request, min_size(request->length, sizeof(debt->refund)));
-    debt->generation = c->session->generation;
-    debt->next = c->debts;
-    c->debts = debt;
+    debt->generation = session->generation;
+    (void)pthread_mutex_lock(&c->lock);
+    while (*end)
+        end = &(*end)->next;
+    *end = debt;
+    (void)pthread_mutex_unlock(&c->lock);
+}
+
+static struct control_debt *first_debt(struct shmq_connection *c)
+{
+    struct control_debt *debt;
+
+    (void)pthread_mutex_lock(&c->lock);
+    debt = c->debts;
+    (void)pthread_mutex_unlock(&c->lock);
+    return debt;
 }
 
 static void pop_debt(struct shmq_connection *c)
 {
-    struct control_debt *debt = c->debts;
+    struct control_debt *debt;
 
+    (void)pthread_mutex_lock(&c->lock);
+    debt = c->debts;
     c->debts = debt->next;
+    (void)pthread_mutex_unlock(&c->lock);
     free(debt);
 }
 
@@ -226,21 +224,51 @@ void control_free_debts(struct shmq_connection *c)
         pop_debt(c);
 }
 
+/* What the reply in c->buffer grants is of no use to anybody. */
+static void owe_grant(struct shmq_connection *c, const struct protocol_header *request,
+                      size_t bytes)
+{
+    union control_refund refund = {.bytes = {0}};
+
+    if (make_refund(request, c->buffer, bytes, &refund))
+        add_debt(c, c->session, &refund.header);
+}
+
+/* Before a new request: the reply to the one that was given up, so that there is never more than
+ * one unread, and what it granted is not leaked. */
+static int settle_stale(struct shmq_connection *c, struct control_call *call,
+                        struct error_buffer *why)
+{
+    int rc;
+
+    if (!c->stale)
+        return 0;
+    rc = control_receive(c, call, why);
+    if (rc < 0 || rc == CONTROL_LOST)
+        return rc;
+    control_drop_fds(call);
+    c->stale = false;
+    owe_grant(c, &c->grant.header, (size_t)rc);
+    return 0;
+}
+
 /* Before a new request, which might be granted the very thing that is given back. One that was paid
  * already, without our knowing, is refused: that is as good. */
 static int settle_debts(struct shmq_connection *c, struct control_call *call,
                         struct error_buffer *why)
 {
-    while (c->debts) {
-        union control_refund *refund = &c->debts->refund;
+    struct control_debt *debt;
 
-        if (c->debts->generation == c->session->generation) {
-            refund->header.id = ++c->next_id;
-            int rc = control_send(c, &refund->header, call->deadline_ns, why);
+    while ((debt = first_debt(c)) != NULL) {
+        struct protocol_header *refund = &debt->refund.header;
+
+        if (debt->generation == c->session->generation) {
+            refund->id = ++c->next_id;
+            int rc = control_send(c, refund, call->deadline_ns, why);
 
             if (rc != 0)
                 return rc;
-            leave_stale(c, &refund->header);
+            leave_stale(c, refund);
             rc = settle_stale(c, call, why);
             if (rc != 0)
                 return rc;
@@ -251,6 +279,25 @@ static int settle_debts(struct shmq_connection *c, struct control_call *call,
 }
 
 /* ---- requests -------------------------------------------------------------------------------- */
+
+int control_refuse_lost_fds(const struct shmq_connection *c, struct error_buffer *why)
+{
+    return error_set(why, SHMQ_ELIMIT,
+                     "bus %s: this process may not open as many descriptors as it is given; raise "
+                     "its limit (ulimit -n), or close some",
+                     c->candidates.bus);
+}
+
+/* What came for nothing is given back at once, or with the next request. */
+static int refuse_grant(struct shmq_connection *c, struct control_call *call, size_t bytes,
+                        struct error_buffer *why)
+{
+    struct error_buffer ignored;
+
+    owe_grant(c, call->request, bytes);
+    (void)settle_debts(c, call, &ignored);
+    return control_refuse_lost_fds(c, why);
+}
 
 static int exchange(struct shmq_connection *c, struct control_call *call, bool *ret_sent,
                     struct error_buffer *why)
@@ -270,8 +317,11 @@ static int exchange(struct shmq_connection *c, struct control_call *call, bool *
         return rc;
     size_t bytes = (size_t)rc;
 
+    call->answered = true;
     rc = protocol_check_reply(c->buffer, bytes, request, call->reply_bytes, call->element_bytes,
                               why);
+    if (rc == 0 && call->fds_lost)
+        rc = refuse_grant(c, call, bytes, why);
     if (rc == 0 && call->reply)
         memcpy(call->reply, c->buffer, min_size(bytes, room));
     if (rc == 0 && call->element_bytes > 0 && bytes > room)
@@ -333,12 +383,10 @@ static int attempt(struct shmq_connection *c, struct control_call *call, struct 
         return error_set(why, SHMQ_ECLOSED,
                          "bus %s: its memory was made anew; what was open is opened again by name",
                          c->candidates.bus);
-    if (!call->request)
-        return 0;
     rc = settle_stale(c, call, why);
     if (rc == 0)
         rc = settle_debts(c, call, why);
-    if (rc == 0)
+    if (rc == 0 && call->request)
         rc = exchange(c, call, &sent, why);
     if (rc == CONTROL_LOST && sent)
         prepare_repetition(call);
@@ -359,12 +407,12 @@ static bool may_retry(const struct control_call *call, int rc, unsigned lost)
  * asked for and given back on the next socket; what it was to give back stays owed. */
 static void remember(struct shmq_connection *c, const struct control_call *call)
 {
-    if (!call->request || !c->session || c->socket.fd >= 0)
+    if (!call->request || call->answered)
         return;
-    if (call->repeated && can_be_repeated(call->request))
+    if (call->flags & CONTROL_OWED)
+        add_debt(c, call->session, call->request);
+    else if (c->session && c->socket.fd < 0 && call->repeated && can_be_repeated(call->request))
         leave_stale(c, call->request);
-    else if (call->flags & CONTROL_OWED)
-        add_debt(c, call->request);
 }
 
 static int run_in_turn(struct shmq_connection *c, struct control_call *call,
@@ -399,29 +447,49 @@ int control_run(struct shmq_connection *c, struct control_call *call, struct err
     for (unsigned i = 0; i < PROTOCOL_FDS_MAX; i++)
         call->fds[i] = (struct tracked_fd){.fd = -1};
     call->fd_count = 0;
+    call->fds_lost = false;
+    call->answered = false;
     call->repeated = false;
     rc = take_turn(c, call->deadline_ns, why);
-    if (rc < 0)
+    if (rc < 0) {
+        if (call->flags & CONTROL_OWED)
+            add_debt(c, call->session, call->request);
         return rc;
+    }
     call->request->id = ++c->next_id; /* the same in all repetitions */
     rc = run_in_turn(c, call, why);
     end_turn(c);
     return rc;
 }
 
+static bool socket_is_dead(int fd)
+{
+    struct pollfd ask = {.fd = fd, .events = POLLRDHUP};
+
+    return fd >= 0 && poll(&ask, 1, 0) > 0 && (ask.revents & (POLLHUP | POLLRDHUP | POLLERR));
+}
+
+bool control_is_needed(struct shmq_connection *c)
+{
+    bool needed;
+
+    (void)pthread_mutex_lock(&c->lock);
+    needed = !c->busy && (c->debts || (c->stale && can_be_repeated(&c->grant.header)) ||
+                          c->socket.fd < 0 || socket_is_dead(c->socket.fd));
+    (void)pthread_mutex_unlock(&c->lock);
+    return needed;
+}
+
 int control_connect(struct shmq_connection *c, uint64_t deadline_ns, unsigned flags,
                     struct error_buffer *why)
 {
     struct control_call call = {.deadline_ns = deadline_ns, .flags = flags};
-    struct pollfd ask;
     int rc = take_turn(c, deadline_ns, why);
 
     if (rc < 0)
         return rc;
     /* Its death is read from the socket here, since there is no request that would find it out. */
-    ask = (struct pollfd){.fd = c->socket.fd, .events = POLLRDHUP};
-    if (c->socket.fd >= 0 && poll(&ask, 1, 0) > 0 &&
-        (ask.revents & (POLLHUP | POLLRDHUP | POLLERR)))
+    if (socket_is_dead(c->socket.fd))
         handles_close_fd(&c->socket);
     rc = run_in_turn(c, &call, why);
     end_turn(c);

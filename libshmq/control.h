@@ -73,9 +73,11 @@ struct shmq_connection {
     uint32_t next_id;
     struct tracked_fd socket;
     union control_grant grant;
-    struct control_debt
-        *debts;            /* what could not be given back yet; settled before the next request */
     unsigned char *buffer; /* PROTOCOL_BYTES_MAX */
+
+    /* What could not be given back yet, the oldest first. Added to under `lock`, by whoever gives
+     * up; taken in one's turn. */
+    struct control_debt *debts;
 
     struct session *session;     /* changes under `lock` in one's turn */
     _Atomic uint32_t generation; /* session->generation, to be looked at without a lock */
@@ -86,7 +88,8 @@ struct shmq_connection {
 
 /* Not more than one attempt to connect, no waiting for a successor. */
 #define CONTROL_ONCE 1u
-/* Gives back what shmqd had granted: where it cannot be said now, it is said before the next request. */
+/* Gives back what shmqd had granted: where it is not answered, it is said again before the next
+ * request, or when the connection is looked at next. */
 #define CONTROL_OWED 2u
 
 struct control_call {
@@ -102,6 +105,8 @@ struct control_call {
     /* out */
     struct tracked_fd fds[PROTOCOL_FDS_MAX];
     unsigned fd_count;
+    bool fds_lost; /* with the last reply: this process may not open more descriptors */
+    bool answered; /* the request itself, with whatever result */
     bool repeated; /* an earlier attempt may have been granted without our knowing */
 };
 
@@ -112,8 +117,8 @@ int control_run(struct shmq_connection *connection, struct control_call *call,
                 struct error_buffer *why);
 void control_drop_fds(struct control_call *call);
 
-/* Says hello to the supervisor if there is no session or no socket; for connecting, and for those
- * who noticed that there is a new supervisor. */
+/* Says hello to the supervisor if there is no session or no socket, and gives back what is owed;
+ * for connecting, and for those whom control_is_needed() told to. */
 int control_connect(struct shmq_connection *connection, uint64_t deadline_ns, unsigned flags,
                     struct error_buffer *why);
 
@@ -137,6 +142,11 @@ static inline bool session_is_over(const struct session *session,
                session->generation ||
            atomic_load_explicit(&session->bus->closed, memory_order_relaxed) != 0;
 }
+
+/* The socket's other end is gone, or something is owed to it, which a connection that asks for
+ * nothing more would keep for ever. At most one system call; false while another thread has its
+ * turn, who will see to it. */
+bool control_is_needed(struct shmq_connection *connection);
 
 /* There is a supervisor that we have not spoken with. */
 static inline bool session_has_new_supervisor(const struct session *session)

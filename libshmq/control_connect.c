@@ -275,7 +275,8 @@ static int greet(struct shmq_connection *c, bool resume, bool registered, uint64
     rc = protocol_check_reply(c->buffer, (size_t)rc, &hello.header, sizeof(struct protocol_welcome),
                               0, why);
     if (rc == 0)
-        rc = take_welcome(c, &call, registered, why);
+        rc = call.fds_lost ? control_refuse_lost_fds(c, why)
+                           : take_welcome(c, &call, registered, why);
     control_drop_fds(&call);
     return rc;
 }

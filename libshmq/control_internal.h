@@ -15,7 +15,7 @@ union control_refund {
     unsigned char bytes[sizeof(struct protocol_group_request)];
 };
 
-/* A request that gives something back and did not get through. Of a session: with another one it is void. */
+/* A request that gives something back and was not answered. Of a session: with another one it is void. */
 struct control_debt {
     struct control_debt *next;
     uint32_t generation;
@@ -33,6 +33,9 @@ int control_send(struct shmq_connection *connection, const struct protocol_heade
 /* Bytes in connection->buffer, descriptors in call->fds; CONTROL_LOST, or an error. */
 int control_receive(struct shmq_connection *connection, struct control_call *call,
                     struct error_buffer *why);
+
+/* SHMQ_ELIMIT: the descriptors of a reply are lost. */
+int control_refuse_lost_fds(const struct shmq_connection *connection, struct error_buffer *why);
 
 /* SHMQ_ENOBUS with the command that starts the supervisor. */
 int control_nobody_answers(const struct shmq_connection *connection, struct error_buffer *why);

@@ -9,10 +9,14 @@
 
 #include "libshmq/clock.h"
 
+/* An honest head rises by an eighth of the ring at a time; who raises it faster than we can look has
+ * scribbled. */
+#define ATTACH_ROUNDS_MAX 1000
+
 uint64_t cursor_attach(const struct ring *ring, struct group_segment *group, uint32_t generation,
                        uint64_t x, bool gates, int *ret_error)
 {
-    for (;;) {
+    for (int round = 0; round < ATTACH_ROUNDS_MAX; round++) {
         uint64_t old = atomic_load_explicit(&group->cursor, memory_order_acquire);
 
         if (cursor_generation(old) != generation) {
@@ -32,8 +36,12 @@ uint64_t cursor_attach(const struct ring *ring, struct group_segment *group, uin
             *ret_error = 0;
             return x;
         }
+        if (head > ring_tail(ring))
+            break; /* announced is what is claimed at most */
         x = align_up_u64(head, RECORD_UNIT);
     }
+    *ret_error = SHMQ_ECORRUPT;
+    return x;
 }
 
 int cursor_commit(struct group_segment *group, uint64_t *word, uint64_t to)
@@ -56,13 +64,19 @@ uint32_t cursor_fence(struct group_segment *group)
     uint64_t fenced;
 
     do {
-        uint32_t generation = (cursor_generation(old) + 1) & CURSOR_GENERATION_MASK;
+        uint32_t generation = cursor_generation_after(cursor_generation(old));
 
         fenced = (old & (CURSOR_GATES | CURSOR_UNITS_MASK)) | (uint64_t)generation
                                                                   << CURSOR_GENERATION_SHIFT;
     } while (!atomic_compare_exchange_weak_explicit(&group->cursor, &old, fenced,
                                                     memory_order_acq_rel, memory_order_acquire));
     return cursor_generation(fenced);
+}
+
+static bool gate_is_open(const struct gate *gate, uint64_t group)
+{
+    return atomic_load_explicit(&gate->state, memory_order_acquire) == GATE_OPEN &&
+           atomic_load_explicit(&gate->group, memory_order_acquire) == group;
 }
 
 /* Maps groups that joined since the last look, and forgets those that left. Afterwards
@@ -93,8 +107,8 @@ static int map_new_gates(struct ring *ring, uint64_t deadline_ns)
         int rc =
             ring->ops->map_group(ring->ops_context, ring, i, group, deadline_ns, &mine->segment);
 
-        if (rc == SHMQ_ENOGROUP)
-            continue; /* it left while we asked; its state in S says so, or the next epoch will */
+        if (rc == SHMQ_ENOGROUP && !gate_is_open(gate, group))
+            continue; /* it left while we asked */
         if (rc < 0)
             return rc; /* this epoch stays unseen: the next refresh asks again */
         mine->group = group;
@@ -103,10 +117,12 @@ static int map_new_gates(struct ring *ring, uint64_t deadline_ns)
     return 0;
 }
 
-/* A hold counts while its owner lives: shmqd clears the dead's, and without it producers look for
- * themselves. */
+/* The lowest hold of a member in [floor, below). A hold counts while its owner lives: shmqd clears
+ * the dead's, and without it producers look for themselves. Below the ring nothing can be looked at
+ * any more: a scribble, or the dead of long ago. */
 static uint64_t lowest_hold(const struct ring *ring, const struct group_segment *group,
-                            uint64_t below, uint32_t *ret_member, bool test_liveness)
+                            uint64_t floor, uint64_t below, uint32_t *ret_member,
+                            bool test_liveness)
 {
     uint64_t lowest = UINT64_MAX;
 
@@ -116,13 +132,13 @@ static uint64_t lowest_hold(const struct ring *ring, const struct group_segment 
          * member's last look there; pairs with assignment_hold(). */
         uint64_t hold = atomic_load_explicit(&member->hold, memory_order_acquire);
 
-        if (hold >= lowest || hold == HOLD_NONE)
-            continue;
+        if (hold < floor || hold >= below || hold >= lowest)
+            continue; /* HOLD_NONE is above all */
         uint64_t client = atomic_load_explicit(&member->client, memory_order_relaxed);
 
         if (client == CLIENT_NONE)
             continue;
-        if (test_liveness && hold < below && ring->ops->client_is_dead(ring->ops_context, client))
+        if (test_liveness && ring->ops->client_is_dead(ring->ops_context, client))
             continue;
         lowest = hold;
         *ret_member = m;
@@ -130,14 +146,13 @@ static uint64_t lowest_hold(const struct ring *ring, const struct group_segment 
     return lowest;
 }
 
-/* Lowers `m` to the lowest offset that a gating group may still read. */
-static uint64_t scan_gates(const struct ring *ring, uint64_t m, bool test_liveness,
+/* Lowers `m` to the lowest offset that a gating group may still read. `tail` as read before. */
+static uint64_t scan_gates(const struct ring *ring, uint64_t tail, uint64_t m, bool test_liveness,
                            struct room_blocker *blocker)
 {
     uint32_t count =
         min_u32(atomic_load_explicit(&ring->state->gate_count, memory_order_acquire), GATES_MAX);
-    uint64_t near = m;
-    uint64_t floor = near > ring->capacity ? near - ring->capacity : 0;
+    uint64_t floor = tail > ring->capacity ? tail - ring->capacity : 0;
     bool open[GATES_MAX] = {false};
 
     /* All cursors before all holds: a member raises its hold before its cursor leaves what it
@@ -157,7 +172,7 @@ static uint64_t scan_gates(const struct ring *ring, uint64_t m, bool test_livene
         open[i] = true;
         if (!cursor_gates(word))
             continue;
-        uint64_t at = cursor_offset(word, near);
+        uint64_t at = cursor_offset(word, tail);
 
         if (at < m) {
             m = at;
@@ -170,11 +185,10 @@ static uint64_t scan_gates(const struct ring *ring, uint64_t m, bool test_livene
 
         if (!open[i])
             continue;
-        /* A hold below the ring cannot be looked at any more: a scribble, or a lap of long ago. */
         const struct group_segment *group = ring->gates[i].segment.address;
-        uint64_t hold = lowest_hold(ring, group, m, &member, test_liveness);
+        uint64_t hold = lowest_hold(ring, group, floor, m, &member, test_liveness);
 
-        if (hold < m && hold >= floor) {
+        if (hold < m) {
             m = hold;
             if (blocker)
                 *blocker = (struct room_blocker){
@@ -210,15 +224,15 @@ static int refresh_gated(struct ring *ring, uint64_t tail, uint64_t need, uint64
 
     if (rc < 0)
         return rc;
-    uint64_t scanned = scan_gates(ring, *m, test, NULL);
+    uint64_t scanned = scan_gates(ring, tail, *m, test, NULL);
 
     if (scanned + ring->capacity < tail + need) {
         test = true; /* no room: only now is it worth asking the kernel who is dead */
-        scanned = scan_gates(ring, *m, test, NULL);
+        scanned = scan_gates(ring, tail, *m, test, NULL);
     }
     /* Unstamped claims hold back as well, even where groups gate: a group that joined at the log's
      * end stands above claims that were outstanding then, and nobody may lap these. */
-    *m = min_u64(scanned, ring_lowest_unstamped(ring, tail));
+    *m = min_u64(scanned, ring_lowest_unstamped(ring, 0, tail));
     /* head rises no further than this claim and some slack need: an announcement costs joiners
      * what it covers. */
     uint64_t wanted = tail + need + ring->capacity / 8;
@@ -232,7 +246,7 @@ static int refresh_gated(struct ring *ring, uint64_t tail, uint64_t need, uint64
     rc = map_new_gates(ring, deadline_ns); /* who entered meanwhile is seen before it is lapped */
     if (rc < 0)
         return rc;
-    *m = scan_gates(ring, *m, test, NULL);
+    *m = scan_gates(ring, tail, *m, test, NULL);
     return 0;
 }
 
@@ -249,7 +263,7 @@ int ring_refresh_limit(struct ring_producer *p, uint64_t need, uint64_t deadline
             return rc;
     } else {
         /* I6: nothing that a consumer writes, not even its group's segment, is looked at. */
-        m = min_u64(m, ring_lowest_unstamped(ring, tail));
+        m = min_u64(m, ring_lowest_unstamped(ring, 0, tail));
     }
     p->limit = m + ring->capacity;
     return tail + need <= p->limit ? RING_OK : RING_NO_ROOM;
@@ -264,8 +278,8 @@ void ring_find_blocker(const struct ring *ring, struct room_blocker *ret_blocker
     if (durable < tail)
         blocker = (struct room_blocker){.holder = ROOM_DURABLE, .offset = durable};
     if (ring->gated)
-        scan_gates(ring, blocker.offset, true, &blocker);
-    uint64_t claim = ring_lowest_unstamped(ring, tail);
+        scan_gates(ring, tail, blocker.offset, true, &blocker);
+    uint64_t claim = ring_lowest_unstamped(ring, 0, tail);
 
     /* A cursor that stands at an unstamped claim waits for it: the claim is the cause. */
     if (claim < tail && claim <= blocker.offset)

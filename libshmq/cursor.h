@@ -39,6 +39,13 @@ static inline uint32_t cursor_generation(uint64_t word)
     return (uint32_t)(word >> CURSOR_GENERATION_SHIFT);
 }
 
+/* 0 is that of a group whose partition was never assigned: a start takes it for one that was not
+ * finished, so the count goes round without it. */
+static inline uint32_t cursor_generation_after(uint32_t generation)
+{
+    return generation == CURSOR_GENERATION_MASK ? 1 : generation + 1;
+}
+
 static inline bool cursor_gates(uint64_t word)
 {
     return (word & CURSOR_GATES) != 0;
@@ -75,8 +82,8 @@ static inline uint32_t assign_member(uint64_t word)
 /* Places the group's cursor at x or, where producers have announced to overwrite that, at the
  * first offset they have not; with `gates` it holds producers back from here on. Keeps the
  * generation. Returns where it stands: everything from there on will be read. A returned offset
- * above x is not yet a record's: ring_resynchronise() from it. SHMQ_EFENCED in *ret_error when
- * the generation changed meanwhile. */
+ * above x is not yet a record's: ring_resynchronise() from it. In *ret_error 0, SHMQ_EFENCED
+ * (the generation changed meanwhile) or SHMQ_ECORRUPT (head runs away: scribbled). */
 uint64_t cursor_attach(const struct ring *ring, struct group_segment *group, uint32_t generation,
                        uint64_t x, bool gates, int *ret_error);
 

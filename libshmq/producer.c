@@ -74,7 +74,8 @@ int shmq_publish(shmq_producer *p, struct shmq_message *message)
     uint32_t partition;
 
     if (UNLIKELY(!p || !message || message_has_holes(message)))
-        return handles_usage_error(0, "publish: producer, message, or a part of it is NULL");
+        return handles_usage_error(p ? p->connection->serial : 0,
+                                   "publish: producer, message, or a part of it is NULL");
     if (handles_forked(p->fork_count))
         return handles_fork_error(p->connection->serial);
     if (UNLIKELY(p->claimed))
@@ -207,7 +208,8 @@ int shmq_claim(shmq_producer *p, const void *key, uint16_t key_length, uint32_t 
     uint32_t partition;
 
     if (UNLIKELY(!p || !ret_claim || (!key && key_length)))
-        return handles_usage_error(0, "claim: producer, key or result is NULL");
+        return handles_usage_error(p ? p->connection->serial : 0,
+                                   "claim: producer, key or result is NULL");
     if (handles_forked(p->fork_count))
         return handles_fork_error(p->connection->serial);
     if (UNLIKELY(p->claimed))

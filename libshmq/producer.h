@@ -55,6 +55,7 @@ struct shmq_producer {
     int failed;              /* the whole topic: SHMQ_ENOTOPIC… */
     int32_t timeout_ms;      /* for room */
     uint32_t policy;         /* enum overflow_policy */
+    uint64_t look_ns;        /* when to look next at what no event may have announced */
     uint32_t layout;         /* +1 when `partitions` is another array */
     struct shmq_claim claim; /* as given out */
     uint16_t claim_key_length;

@@ -130,8 +130,9 @@ int shmq_publish_batch(shmq_producer *p, struct shmq_message *messages, uint32_t
     int rc = 0;
 
     if (UNLIKELY(!p || !messages || count == 0 || count > INT32_MAX))
-        return handles_usage_error(0, "publish batch: producer or messages NULL, or their number "
-                                      "0 or above 2^31");
+        return handles_usage_error(p ? p->connection->serial : 0,
+                                   "publish batch: producer or messages NULL, or their number "
+                                   "0 or above 2^31");
     if (handles_forked(p->fork_count))
         return handles_fork_error(p->connection->serial);
     struct error_buffer *why = handles_error(p->connection->serial);

@@ -66,6 +66,7 @@ static int open_partitions(struct shmq_connection *c, struct session *session, u
             init_partition(&partitions[i], a);
             continue;
         }
+        deadline_ns = max_u64(deadline_ns, clock_monotonic_ns() + CLOSE_NS);
         while (i-- > first)
             attachment_close(partitions[i].attachment, deadline_ns);
         return rc;
@@ -94,7 +95,7 @@ static void use_partitions(struct shmq_producer *p, struct producer_partition *p
 int producer_grow(struct shmq_producer *p, uint32_t count, uint64_t deadline_ns,
                   struct error_buffer *why)
 {
-    struct producer_partition *grown = malloc(count * sizeof(*grown));
+    struct producer_partition *grown = calloc(count, sizeof(*grown));
     int rc;
 
     if (!grown)
@@ -153,7 +154,7 @@ static int find_topic(struct shmq_producer *p, const struct session *session, ui
 static int open_in_session(struct shmq_producer *p, struct session *session, uint64_t deadline_ns,
                            struct error_buffer *why)
 {
-    struct protocol_topic_reply reply;
+    struct protocol_topic_reply reply = {.info = {.id = 0}};
     struct producer_partition *partitions;
     uint32_t count;
     int rc = find_topic(p, session, deadline_ns, &reply, why);
@@ -161,7 +162,7 @@ static int open_in_session(struct shmq_producer *p, struct session *session, uin
     if (rc < 0)
         return rc;
     count = reply.info.options.partitions;
-    partitions = malloc(count * sizeof(*partitions));
+    partitions = calloc(count, sizeof(*partitions));
     if (!partitions)
         return error_set(why, SHMQ_ENOMEM, "topic %s: no memory for %u partitions", p->name, count);
     /* Before the partitions: what is added from here on is announced behind this value. */
@@ -248,7 +249,8 @@ int shmq_producer_open(shmq_channel *channel, const char *topic,
     int rc;
 
     if (!channel || !topic || !ret_producer)
-        return handles_usage_error(0, "producer: channel, topic or result is NULL");
+        return handles_usage_error(channel ? channel->connection->serial : 0,
+                                   "producer: channel, topic or result is NULL");
     c = channel->connection;
     *ret_producer = NULL;
     if (handles_forked(channel->fork_count))

@@ -15,6 +15,9 @@
 
 /* A consumer that is at work makes room within microseconds. */
 #define SPIN_NS UINT64_C(10000)
+/* A supervisor whose successor has made the bus anew announces nothing in the old memory: rarely, but for as long as
+ * there is traffic, the connection is looked at when room is computed. */
+#define LOOK_NS NS_PER_S
 
 uint64_t producer_deadline(const struct shmq_producer *p)
 {
@@ -65,7 +68,7 @@ static void greet_new_supervisor(struct shmq_producer *p)
 {
     struct error_buffer ignored;
 
-    if (session_has_new_supervisor(p->session))
+    if (session_has_new_supervisor(p->session) || control_is_needed(p->connection))
         (void)control_connect(p->connection, clock_monotonic_ns() + CONTROL_GRACE_NS, CONTROL_ONCE,
                               &ignored);
 }
@@ -96,6 +99,7 @@ int producer_attend(struct shmq_producer *p, uint64_t deadline_ns, struct error_
         p->event_seen = atomic_load_explicit(p->event, memory_order_acquire);
         greet_new_supervisor(p);
     }
+    p->look_ns = clock_monotonic_ns() + LOOK_NS;
     if (session_is_over(p->session, p->connection))
         return producer_reopen(p, deadline_ns, why);
     for (uint32_t i = 0; i < p->partition_count; i++) {
@@ -134,6 +138,8 @@ static int refuse_full(struct shmq_producer *p, uint32_t partition, struct error
     static const char *const policies[] = {"block", "reject", "drop-old", "spill"};
     char blocker[400];
 
+    /* Who does not sleep for room still wants it: the consumer's next poll commits what it can. */
+    (void)wait_prepare(p->partitions[partition].wait, ATTENTION_ROOM);
     attachment_describe_blocker(p->partitions[partition].attachment, blocker, sizeof(blocker));
     return error_set(why, SHMQ_EFULL, "topic %s/%u: its ring is full (policy %s): %s", p->name,
                      partition, policies[min_u32(p->policy, OVERFLOW_SPILL)], blocker);
@@ -145,7 +151,7 @@ static int refuse_full(struct shmq_producer *p, uint32_t partition, struct error
 static bool resolve_stuck(struct producer_partition *pp)
 {
     struct ring *ring = &pp->attachment->ring;
-    uint64_t offset = ring_lowest_unstamped(ring, ring_tail(ring));
+    uint64_t offset = ring_lowest_unstamped(ring, 0, ring_tail(ring));
     uint64_t now_ns = clock_monotonic_ns();
 
     if (offset == UINT64_MAX) {
@@ -229,7 +235,16 @@ int producer_make_room(struct shmq_producer *p, uint32_t partition, uint64_t siz
     int rc;
 
     *ret_moved = false;
-    rc = look_at_status(p, partition, why);
+    if (clock_monotonic_ns() >= p->look_ns)
+        rc = producer_attend(p, deadline_ns, why);
+    else
+        rc = look_at_status(p, partition, why);
+    if (rc < 0)
+        return rc;
+    if (p->layout != layout) {
+        *ret_moved = true;
+        return 0;
+    }
     if (rc == 0 && pp->dead)
         rc = error_set(why, pp->dead,
                        "topic %s/%u: was scribbled on and is quarantined; publish to its other "

@@ -343,11 +343,18 @@ int protocol_receive(int socket_fd, void *buffer, size_t room, int *ret_fds, uns
     }
     int bad = collect_fds(&packet, fds, &fd_count);
 
-    if (bad || (packet.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) || (fd_count > 0 && !ret_fds)) {
+    bool cut = (packet.msg_flags & MSG_CTRUNC) != 0;
+    /* There was room for more: this process may not open them. */
+    bool lost = cut && fd_count < PROTOCOL_FDS_MAX && ret_fds;
+
+    if (bad || (cut && !lost) || (packet.msg_flags & MSG_TRUNC) || (fd_count > 0 && !ret_fds)) {
         close_all(fds, fd_count);
         return SHMQ_EPROTO;
     }
-    if (ret_fds) {
+    if (lost) {
+        close_all(fds, fd_count);
+        *ret_fd_count = PROTOCOL_FDS_LOST;
+    } else if (ret_fds) {
         memcpy(ret_fds, fds, fd_count * sizeof(int));
         *ret_fd_count = fd_count;
     }

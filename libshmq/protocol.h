@@ -23,6 +23,7 @@
 #define PROTOCOL_VERSION   1u
 #define PROTOCOL_BYTES_MAX 32768u /* of any message */
 #define PROTOCOL_FDS_MAX   4u
+#define PROTOCOL_FDS_LOST  UINT32_MAX /* instead of a number: they came, and could not be opened */
 
 enum protocol_type {
     PROTOCOL_HELLO = 1,
@@ -335,9 +336,10 @@ bool protocol_name_ok(const char name[NAME_BYTES], bool may_be_empty);
 
 const char *protocol_type_name(unsigned type);
 
-/* sendmsg / recvmsg of one packet with descriptors; CLOEXEC; MSG_CTRUNC and MSG_TRUNC are
- * SHMQ_EPROTO, all descriptors closed. MSG_NOSIGNAL. Return bytes, 0 at the end, negative error;
- * SHMQ_EAGAIN when it would block. */
+/* sendmsg / recvmsg of one packet with descriptors; CLOEXEC; MSG_TRUNC and more descriptors than
+ * a message has are SHMQ_EPROTO, all of them closed. Where this process may not open them, the
+ * message counts, and their number is PROTOCOL_FDS_LOST. MSG_NOSIGNAL. Return bytes, 0 at the end,
+ * negative error; SHMQ_EAGAIN when it would block. */
 int protocol_send(int socket_fd, const void *message, size_t bytes, const int *fds,
                   unsigned fd_count);
 int protocol_receive(int socket_fd, void *buffer, size_t room, int *ret_fds,

@@ -72,7 +72,9 @@ void ring_producer_init(struct ring_producer *p, struct ring *ring, uint32_t slo
     p->ring = ring;
     p->slot_index = (uint16_t)slot_index;
     p->multi = ring->state->producers == PRODUCERS_MULTI;
-    p->overwrites = !ring->gated;
+    /* In policies block and reject only a resolver looks for laps, and its membarrier makes up for
+     * the missing fence; without membarrier it has to stand here. */
+    p->overwrites = !ring->gated || ring->fence_mode;
     p->next = ring_tail(
         ring);    /* single: the predecessor's claim was resolved before this slot was given out */
     p->limit = 0; /* the first claim refreshes */
@@ -110,7 +112,11 @@ static void copy_relaxed(unsigned char *to, const unsigned char *from, size_t by
 
 uint32_t ring_copy(struct ring_reader *r, void *to, size_t room)
 {
+    uint64_t lap_end = r->position + r->mask; /* as in ring_peek() */
+
     for (;;) {
+        if (r->position > lap_end)
+            return 0;
         const struct record *shared = ring_record_const(r->data, r->mask, r->position);
         /* ORDER publish -> poll: as in ring_peek(). */
         uint64_t commit = atomic_load_explicit(&shared->commit, memory_order_acquire);
@@ -175,8 +181,9 @@ RACY_BY_DESIGN bool ring_is_stamped(const struct ring *ring, uint64_t offset)
     return true;
 }
 
-/* Some slot has claimed [at, end) around y, and its first record is not stamped: what stands at y
- * is not published. */
+/* An owner has claimed [at, end) around y, and its first record is not stamped: what stands at y is
+ * not published. Who only wishes to own it has stamped nothing inside, and who was lapped owns
+ * nothing any more. */
 static bool inside_unfinished_claim(const struct ring *ring, uint64_t y)
 {
     for (uint32_t i = 0; i < ring->slot_count; i++) {
@@ -185,28 +192,46 @@ static bool inside_unfinished_claim(const struct ring *ring, uint64_t y)
         uint64_t end = atomic_load_explicit(&slot->end, memory_order_acquire);
         uint64_t at = word & ~SLOT_BITS;
 
-        if (word == 0 || y < at || y >= end)
-            continue;
-        if (!ring_is_stamped(ring, at))
+        if ((word & SLOT_OWNER) && y >= at && y < end && ring_tail(ring) - at <= ring->capacity &&
+            !ring_is_stamped(ring, at))
             return true;
     }
     return false;
 }
 
+/* A record begins at y, and it is nobody's unfinished business.
+ *
+ * ORDER publish -> resynchronise: the stamp, then the slots, then the stamp again. Its writer
+ * announced its claim before it stamped, and clears `at` after the claim's first stamp; with the
+ * slots first, a claim could begin between the two looks. The second look at the stamp is for the
+ * claim of a dead producer that was padded between the first two: its slot no longer says
+ * "unfinished", and what stood inside it has been wiped (test/model/resync.pml, NO_SECOND_LOOK). */
+static bool begins_record(const struct ring *ring, uint64_t y)
+{
+    return ring_is_stamped(ring, y) && !inside_unfinished_claim(ring, y) &&
+           ring_is_stamped(ring, y);
+}
+
 uint64_t ring_resynchronise(const struct ring *ring, uint64_t from)
 {
+    /* Tail, then the slots, then the stamps (test/model/resync.pml, JOIN): a claim below this tail
+     * that is not in a slot any more is stamped, and is found. */
     uint64_t tail = ring_tail(ring);
-    uint64_t y = from;
+    uint64_t reach = ring->gated ? ring->capacity : ring->capacity - ring->capacity / 8;
+    uint64_t y = max_u64(from, ring->state->base);
 
-    if (tail > ring->capacity - ring->capacity / 8)
-        y = max_u64(y, tail - (ring->capacity - ring->capacity / 8));
-    y = align_up_u64(max_u64(y, ring->state->base), RECORD_UNIT);
-    for (; y < tail; y += RECORD_UNIT) {
-        /* ORDER publish -> resynchronise: the stamp first, the slots after it. Its writer
-         * announced its claim before it stamped, and clears `at` after the claim's first stamp;
-         * the other way round, a claim could begin between the two looks. */
-        if (ring_is_stamped(ring, y) && !inside_unfinished_claim(ring, y))
+    if (y >= tail)
+        return tail;
+    if (tail > reach)
+        y = max_u64(y, tail - reach);
+    y = align_up_u64(y, RECORD_UNIT);
+    /* Where nothing may be skipped a claim in progress counts: its message will be there. */
+    uint64_t claim = ring->gated ? ring_lowest_unstamped(ring, y, tail) : UINT64_MAX;
+    uint64_t end = min_u64(claim, tail);
+
+    for (uint64_t units = reach / RECORD_UNIT; units > 0 && y < end; units--, y += RECORD_UNIT) {
+        if (begins_record(ring, y))
             return y;
     }
-    return tail;
+    return end;
 }

@@ -94,7 +94,7 @@ struct ring_producer {
     uint64_t claimed; /* size of the outstanding claim, 0 = none */
     uint16_t slot_index;
     bool multi;
-    bool overwrites; /* drop-old and spill: tail must be visible before payload */
+    bool overwrites; /* drop-old, spill, fence mode: tail must be visible before payload */
 };
 
 struct ring_reader {
@@ -164,7 +164,8 @@ static ALWAYS_INLINE int ring_claim(struct ring_producer *p, uint64_t size, uint
     if (p->overwrites) {
         /* ORDER overwrite -> validate: tail before the first byte of the new lap; pairs with the
          * acquire fence in ring_copy_valid(). A release store alone does not order later stores
-         * (ARM). */
+         * (ARM). ORDER overwrite -> resolve: and for who looks whether a claim was lapped; in
+         * policies block and reject the resolver's membarrier stands in for this fence. */
         atomic_thread_fence(memory_order_release);
     }
     p->claimed = size;
@@ -259,6 +260,9 @@ static inline void ring_count(struct ring_producer *p, uint64_t records, uint64_
  * scribbled. */
 static ALWAYS_INLINE const struct record *ring_peek(struct ring_reader *r, uint32_t *ret_length)
 {
+    /* A hostile producer could stamp padding before us for ever: one lap of it is enough. */
+    uint64_t lap_end = r->position + r->mask;
+
     for (;;) {
         const struct record *record = ring_record_const(r->data, r->mask, r->position);
         /* ORDER publish -> poll: acquire, so that header and payload are those of this stamp;
@@ -281,6 +285,9 @@ static ALWAYS_INLINE const struct record *ring_peek(struct ring_reader *r, uint3
             return record;
         }
         r->position += record_size(length);
+        *ret_length = 0;
+        if (UNLIKELY(r->position > lap_end))
+            return NULL; /* the next call goes on */
     }
 }
 
@@ -320,9 +327,11 @@ bool ring_is_stamped(const struct ring *ring, uint64_t offset);
 /* The lowest offset that has not been overwritten when this was called, as far as `tail` says. */
 uint64_t ring_oldest(const struct ring *ring);
 
-/* Moves a reader that was lapped, or that starts somewhere, to the first valid stamp at or above
- * `from` and above tail − 7/8 capacity that lies inside no unfinished claim; tail if there is
- * none. Returns the new position. */
+/* Where a reader that was lapped, or that starts somewhere, finds the first record at or above
+ * `from`; tail if there is none. In policies block and reject the caller has a gating cursor at
+ * `from` or below: everything from there on is kept, and a claim in progress counts, since its
+ * message will be published there. Else only what lies above tail − 7/8 capacity, and inside no
+ * unfinished claim, is worth starting at. */
 uint64_t ring_resynchronise(const struct ring *ring, uint64_t from);
 
 /* ---- ring_recover.c -------------------------------------------------------------------------- */
@@ -343,8 +352,8 @@ enum resolve_result ring_resolve(struct ring *ring, uint64_t t);
  * *after* this). */
 enum resolve_result ring_clear_slot(struct ring *ring, uint32_t index);
 
-/* The unstamped claim that holds this ring back, i.e. the lowest offset below tail that a slot
- * names and that is not stamped; UINT64_MAX if there is none. */
-uint64_t ring_lowest_unstamped(const struct ring *ring, uint64_t tail);
+/* The lowest offset in [from, tail) that a slot names and that is not stamped: somebody's claim in
+ * progress, which nobody may lap; UINT64_MAX if there is none. `tail` was read before. */
+uint64_t ring_lowest_unstamped(const struct ring *ring, uint64_t from, uint64_t tail);
 
 #endif

@@ -158,6 +158,8 @@ static bool is_record_start(const struct ring *ring, const struct claims *claims
 
 static void pad_dead_claim(struct ring *ring, uint64_t t, uint64_t e)
 {
+    /* ORDER overwrite -> validate: the dead one's tail, which we have seen, before our bytes, as in ring_claim(). */
+    atomic_thread_fence(memory_order_release);
     /* A batch stamps records 2…k first. It never was: a seek or a resynchronising reader must not
      * find these. */
     for (uint64_t y = t + RECORD_UNIT; y < e; y += RECORD_UNIT)
@@ -180,13 +182,19 @@ static void pad_dead_claim(struct ring *ring, uint64_t t, uint64_t e)
     wait_wake(ring->wait, ATTENTION_DATA | ATTENTION_ROOM, ring->fence_mode);
 }
 
+/* The dead change nothing; words that change all the same are being scribbled on. */
+#define RESOLVE_ROUNDS_MAX 16
+
 /* Under the recovery byte. */
 static enum resolve_result resolve_locked(struct ring *ring, uint64_t t)
 {
     struct claims claims;
     uint64_t tail;
+    int rounds = 0;
 
     do {
+        if (rounds++ == RESOLVE_ROUNDS_MAX)
+            return RESOLVE_WAIT;
         tail = ring_tail(ring);
         if (t >= tail || tail > t + ring->capacity)
             return RESOLVE_DONE;
@@ -201,6 +209,9 @@ static enum resolve_result resolve_locked(struct ring *ring, uint64_t t)
 
     if (ring_is_stamped(ring, t)) /* again, now that all of them are known to be dead */
         return RESOLVE_DONE;
+    /* ORDER overwrite -> resolve: in gated policies no fence stands between a claim's tail and its first bytes. A look at
+     * t that met a byte of the next lap must be followed by one at tail that sees that claim (ARM). */
+    wait_barrier(ring->fence_mode);
     if (ring_tail(ring) >
         t + ring->capacity) /* after it: not lapped, so what stands at t is this lap's */
         return RESOLVE_DONE;
@@ -238,9 +249,12 @@ static enum resolve_result clear_slot_locked(struct ring *ring, uint32_t index)
 
             if (result == RESOLVE_WAIT || result == RESOLVE_CORRUPT)
                 return result;
-            tail = ring_tail(ring);
-            if (tail <= at + ring->capacity && !ring_is_stamped(ring, at))
-                return RESOLVE_CORRUPT; /* it names a claim that cannot be */
+            /* The stamp, then the lap check: a record that is lapped in between is no reason. */
+            if (!ring_is_stamped(ring, at)) {
+                wait_barrier(ring->fence_mode); /* as in resolve_locked() */
+                if (ring_tail(ring) <= at + ring->capacity)
+                    return RESOLVE_CORRUPT; /* it names a claim that cannot be */
+            }
         }
         FAULT("slot.before_clear");
     }
@@ -261,7 +275,7 @@ enum resolve_result ring_clear_slot(struct ring *ring, uint32_t index)
     return result;
 }
 
-uint64_t ring_lowest_unstamped(const struct ring *ring, uint64_t tail)
+uint64_t ring_lowest_unstamped(const struct ring *ring, uint64_t from, uint64_t tail)
 {
     uint64_t lowest = UINT64_MAX;
 
@@ -271,7 +285,7 @@ uint64_t ring_lowest_unstamped(const struct ring *ring, uint64_t tail)
 
         /* Announced but not claimed below `tail`, or lapped long ago by its dead owner: holds
          * nobody back. */
-        if (word == 0 || at >= tail || tail > at + ring->capacity || at >= lowest)
+        if (word == 0 || at < from || at >= tail || tail > at + ring->capacity || at >= lowest)
             continue;
         if (!ring_is_stamped(ring, at))
             lowest = at;

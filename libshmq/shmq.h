@@ -42,10 +42,10 @@ extern "C" {
 #define SHMQ_VERSION_MAJOR 0
 #define SHMQ_VERSION_MINOR 1
 #define SHMQ_VERSION_PATCH 0
-#define SHMQ_VERSION "0.1.0"
+#define SHMQ_VERSION       "0.1.0"
 
 #define SHMQ_TIMEOUT_DEFAULT 10000
-#define SHMQ_TIMEOUT_MAX 86400000
+#define SHMQ_TIMEOUT_MAX     86400000
 
 /** Size of a name with its NUL: names are 1–200 of A–Z a–z 0–9 . _ -, not starting with a dot. */
 #define SHMQ_NAME_SIZE 208
@@ -72,13 +72,20 @@ SHMQ_API const char *shmq_strerror(int code);
 
 struct shmq_connect_options {
     uint32_t size;
-    int32_t timeout_ms;      /**< for connecting and for every control call; 0: SHMQ_TIMEOUT_DEFAULT */
-    const char *bus;         /**< NULL: $SHMQ_BUS, else "default" */
-    const char *runtime_dir; /**< NULL: $SHMQ_RUNTIME_DIR, else the user's own bus, then the system's (/run/shmq) */
-    const char *vhost;       /**< NULL: "default" */
+    int32_t timeout_ms; /**< for connecting and for every control call; 0: SHMQ_TIMEOUT_DEFAULT */
+    const char *bus;    /**< NULL: $SHMQ_BUS, else "default" */
+    const char *
+        runtime_dir; /**< NULL: $SHMQ_RUNTIME_DIR, else the user's own bus, then the system's (/run/shmq) */
+    const char *vhost; /**< NULL: "default" */
     uint64_t reserved[4];
 };
-#define SHMQ_CONNECT_OPTIONS_INIT { sizeof(struct shmq_connect_options), 0, NULL, NULL, NULL, { 0, 0, 0, 0 } }
+#define SHMQ_CONNECT_OPTIONS_INIT \
+    { \
+        sizeof(struct shmq_connect_options), 0, NULL, NULL, NULL, \
+        { \
+            0, 0, 0, 0 \
+        } \
+    }
 
 /** Connects to a bus.
  *
@@ -93,7 +100,8 @@ struct shmq_connect_options {
  *
  * If the supervisor dies, open producers and consumers go on without it; the next control call
  * connects to its successor by itself. */
-SHMQ_API int shmq_connect(const struct shmq_connect_options *options, shmq_connection **ret_connection);
+SHMQ_API int shmq_connect(const struct shmq_connect_options *options,
+                          shmq_connection **ret_connection);
 
 /** Closes the connection and everything that was opened on it: outstanding claims are aborted,
  * memberships left. No other thread may be using it or its channels. NULL is fine. Blocks up to a
@@ -112,16 +120,16 @@ struct shmq_bus_info {
     char version[32];
     char bus[SHMQ_NAME_SIZE];
     char runtime_dir[256];
-    char state_dir[256];    /**< empty: ephemeral */
-    uint64_t started_ns;    /**< CLOCK_REALTIME */
-    uint64_t incarnation;   /**< supervisors since the bus's memory was made */
-    uint64_t shm_bytes;     /**< reserved in shared memory */
-    uint32_t pid, uid;      /**< the supervisor's */
+    char state_dir[256];  /**< empty: ephemeral */
+    uint64_t started_ns;  /**< CLOCK_REALTIME */
+    uint64_t incarnation; /**< supervisors since the bus's memory was made */
+    uint64_t shm_bytes;   /**< reserved in shared memory */
+    uint32_t pid, uid;    /**< the supervisor's */
     uint32_t topics, partitions, groups, clients;
     uint32_t max_clients;
-    uint32_t quarantined;   /**< partitions */
-    uint32_t ephemeral;     /**< 1: everything goes when the supervisor stops */
-    uint32_t wait_mode;     /**< 1 membarrier, 2 fences */
+    uint32_t quarantined; /**< partitions */
+    uint32_t ephemeral;   /**< 1: everything goes when the supervisor stops */
+    uint32_t wait_mode;   /**< 1 membarrier, 2 fences */
     uint64_t reserved[4];
 };
 
@@ -132,48 +140,70 @@ SHMQ_API int shmq_bus_describe(shmq_connection *connection, struct shmq_bus_info
 
 enum shmq_overflow { SHMQ_BLOCK = 0, SHMQ_REJECT = 1, SHMQ_DROP_OLD = 2, SHMQ_SPILL = 3 };
 enum shmq_producers { SHMQ_PRODUCERS_MULTI = 0, SHMQ_PRODUCERS_SINGLE = 1 };
-enum shmq_timestamps { SHMQ_TIMESTAMPS_COARSE = 0, SHMQ_TIMESTAMPS_NONE = 1, SHMQ_TIMESTAMPS_PRECISE = 2 };
-enum shmq_durability { SHMQ_DURABLE_NONE = 0, SHMQ_DURABLE_OS = 1, SHMQ_DURABLE_INTERVAL = 2, SHMQ_DURABLE_ALWAYS = 3 };
+enum shmq_timestamps {
+    SHMQ_TIMESTAMPS_COARSE = 0,
+    SHMQ_TIMESTAMPS_NONE = 1,
+    SHMQ_TIMESTAMPS_PRECISE = 2
+};
+enum shmq_durability {
+    SHMQ_DURABLE_NONE = 0,
+    SHMQ_DURABLE_OS = 1,
+    SHMQ_DURABLE_INTERVAL = 2,
+    SHMQ_DURABLE_ALWAYS = 3
+};
 
-#define SHMQ_LINGER_DEFAULT 0u            /**< 5 minutes */
+#define SHMQ_LINGER_DEFAULT 0u /**< 5 minutes */
 #define SHMQ_LINGER_FOREVER UINT64_MAX
 
 struct shmq_topic_options {
     uint32_t size;
-    uint32_t partitions;      /**< 1–1024; 0: 1 */
-    uint64_t ring_bytes;      /**< of each partition: a power of two, 64 KiB–16 GiB; 0: 1 MiB, or 8 × max_message */
-    uint32_t max_message;     /**< bytes of key, headers and body; 0: an eighth of the ring less 32 */
-    uint32_t overflow;        /**< enum shmq_overflow: what a full ring means */
-    uint32_t producers;       /**< enum shmq_producers; single: one producer, one compare-and-swap less */
-    uint32_t timestamps;      /**< enum shmq_timestamps */
-    uint32_t durability;      /**< enum shmq_durability */
-    uint32_t if_not_exists;   /**< 1: an existing topic with this name is success */
-    uint64_t group_linger_ms; /**< a group without members stops holding producers back after it; 0: 5 min */
+    uint32_t partitions; /**< 1–1024; 0: 1 */
+    uint64_t
+        ring_bytes; /**< of each partition: a power of two, 64 KiB–16 GiB; 0: 1 MiB, or 8 × max_message */
+    uint32_t max_message; /**< bytes of key, headers and body; 0: an eighth of the ring less 32 */
+    uint32_t overflow;    /**< enum shmq_overflow: what a full ring means */
+    uint32_t producers; /**< enum shmq_producers; single: one producer, one compare-and-swap less */
+    uint32_t timestamps;    /**< enum shmq_timestamps */
+    uint32_t durability;    /**< enum shmq_durability */
+    uint32_t if_not_exists; /**< 1: an existing topic with this name is success */
+    uint64_t
+        group_linger_ms; /**< a group without members stops holding producers back after it; 0: 5 min */
     uint64_t reserved[6];
 };
 #define SHMQ_TOPIC_OPTIONS_INIT \
-    { sizeof(struct shmq_topic_options), 0, 0, 0, 0, 0, 0, 0, 0, 0, { 0, 0, 0, 0, 0, 0 } }
+    { \
+        sizeof(struct shmq_topic_options), 0, 0, 0, 0, 0, 0, 0, 0, 0, \
+        { \
+            0, 0, 0, 0, 0, 0 \
+        } \
+    }
 
 /** Creates a topic; its memory is reserved now, so that no later call runs out of it. Options
  * NULL: defaults. Thread-safe; blocks up to the connection's timeout, as all calls of this
  * section.
  * @return 0; SHMQ_EEXIST; SHMQ_EINVAL (names the field); SHMQ_ENOSPC (/dev/shm is full; nothing
- * was created); SHMQ_ELIMIT (the user's quota); SHMQ_ENOTSUP; SHMQ_ENOBUS; SHMQ_ETIMEOUT (whether
- * it was created is not known: call again with if_not_exists). */
+ * was created); SHMQ_ELIMIT (the user's quota); SHMQ_ENOTSUP; SHMQ_ENOBUS, SHMQ_ETIMEOUT (whether
+ * it was created is not known: call again with if_not_exists, or describe it). */
 SHMQ_API int shmq_topic_create(shmq_connection *connection, const char *topic,
                                const struct shmq_topic_options *options);
 
 /** Changes what can be changed while everything runs: more partitions (the order of a key is kept
  * only from then on: keys move), group_linger_ms, max_message up to what the ring takes. Fields
  * that are 0 stay as they are.
- * @return 0; SHMQ_ENOTOPIC; SHMQ_EINVAL (names what cannot be changed). */
-SHMQ_API int shmq_topic_alter(shmq_connection *connection, const char *topic, const struct shmq_topic_options *options);
+ * @return 0; SHMQ_ENOTOPIC; SHMQ_EINVAL (names what cannot be changed); SHMQ_ETIMEOUT, SHMQ_ENOBUS
+ * (whether it was done is not known: shmq_topic_describe() tells, calling again does no harm). */
+SHMQ_API int shmq_topic_alter(shmq_connection *connection, const char *topic,
+                              const struct shmq_topic_options *options);
 
 /** Deletes a topic and all that is in it. Its producers and consumers get SHMQ_ENOTOPIC from then
- * on. */
+ * on.
+ * @return 0; SHMQ_ENOTOPIC; SHMQ_ETIMEOUT, SHMQ_ENOBUS (whether it was done is not known: call
+ * again, SHMQ_ENOTOPIC says that it was). */
 SHMQ_API int shmq_topic_delete(shmq_connection *connection, const char *topic);
 
-/** Every group skips what is in the topic now. Messages being processed are not recalled. */
+/** Every group skips what is in the topic now. Messages being processed are not recalled.
+ * @return 0; SHMQ_ENOTOPIC; SHMQ_ETIMEOUT, SHMQ_ENOBUS (whether it was done, or in some partitions
+ * only, is not known: call again, which skips what has come since as well). */
 SHMQ_API int shmq_topic_purge(shmq_connection *connection, const char *topic);
 
 struct shmq_topic_info {
@@ -186,11 +216,12 @@ struct shmq_topic_info {
     uint32_t partitions, max_message, overflow, producers, timestamps, durability;
     uint32_t owner_uid;
     uint32_t group_count, producer_count, consumer_count;
-    uint32_t quarantined;     /**< partitions */
+    uint32_t quarantined; /**< partitions */
     uint32_t reserved0;
     uint64_t reserved[4];
 };
-SHMQ_API int shmq_topic_describe(shmq_connection *connection, const char *topic, struct shmq_topic_info *ret_info);
+SHMQ_API int shmq_topic_describe(shmq_connection *connection, const char *topic,
+                                 struct shmq_topic_info *ret_info);
 
 enum shmq_blocked_by {
     SHMQ_BLOCKED_BY_NOTHING = 0,
@@ -219,7 +250,8 @@ struct shmq_partition_info {
 typedef int (*shmq_topic_fn)(const struct shmq_topic_info *info, void *context);
 typedef int (*shmq_partition_fn)(const struct shmq_partition_info *info, void *context);
 SHMQ_API int shmq_topic_list(shmq_connection *connection, shmq_topic_fn fn, void *context);
-SHMQ_API int shmq_partition_list(shmq_connection *connection, const char *topic, shmq_partition_fn fn, void *context);
+SHMQ_API int shmq_partition_list(shmq_connection *connection, const char *topic,
+                                 shmq_partition_fn fn, void *context);
 
 /* ---- groups and clients ---------------------------------------------------------------------- */
 
@@ -227,9 +259,11 @@ struct shmq_group_info {
     char topic[SHMQ_NAME_SIZE];
     char name[SHMQ_NAME_SIZE];
     uint64_t id;
-    uint64_t lag_bytes;      /**< committed up to the log's end, all partitions, record headers included */
-    uint64_t linger_left_ms; /**< until it stops holding producers back; UINT64_MAX: not counting down */
-    uint32_t state;          /**< 1 gating, 2 idle (lingered: does not hold producers back) */
+    uint64_t
+        lag_bytes; /**< committed up to the log's end, all partitions, record headers included */
+    uint64_t
+        linger_left_ms; /**< until it stops holding producers back; UINT64_MAX: not counting down */
+    uint32_t state;     /**< 1 gating, 2 idle (lingered: does not hold producers back) */
     uint32_t member_count;
     uint32_t partitions;
     uint32_t reserved0;
@@ -238,12 +272,12 @@ struct shmq_group_info {
 
 struct shmq_group_partition {
     uint32_t partition;
-    uint32_t generation;       /**< +1 at every hand-over */
+    uint32_t generation; /**< +1 at every hand-over */
     uint64_t committed_offset;
     uint64_t lag_bytes;
-    uint64_t lost_bytes;       /**< overwritten before the present owner read them */
-    uint64_t messages;         /**< delivered to the present owner */
-    uint64_t owner;            /**< connection id; 0: nobody */
+    uint64_t lost_bytes; /**< overwritten before the present owner read them */
+    uint64_t messages;   /**< delivered to the present owner */
+    uint64_t owner;      /**< connection id; 0: nobody */
     uint32_t owner_pid;
     uint32_t reserved0;
     char owner_command[16];
@@ -255,11 +289,11 @@ struct shmq_client_info {
     uint64_t connected_ns; /**< CLOCK_REALTIME */
     uint32_t uid, pid;
     char command[16];
-    uint32_t producers;    /**< slots: one a partition that it publishes to */
-    uint32_t groups;       /**< memberships */
-    uint32_t owned;        /**< partitions that it consumes */
-    uint32_t absent;       /**< 1: alive, but has not come back to this supervisor yet */
-    uint64_t lag_bytes;    /**< the largest among its partitions */
+    uint32_t producers; /**< slots: one a partition that it publishes to */
+    uint32_t groups;    /**< memberships */
+    uint32_t owned;     /**< partitions that it consumes */
+    uint32_t absent;    /**< 1: alive, but has not come back to this supervisor yet */
+    uint64_t lag_bytes; /**< the largest among its partitions */
     uint64_t reserved[4];
 };
 
@@ -268,10 +302,12 @@ typedef int (*shmq_group_partition_fn)(const struct shmq_group_partition *info, 
 typedef int (*shmq_client_fn)(const struct shmq_client_info *info, void *context);
 
 /** Groups of one topic, or of all with topic NULL. */
-SHMQ_API int shmq_group_list(shmq_connection *connection, const char *topic, shmq_group_fn fn, void *context);
+SHMQ_API int shmq_group_list(shmq_connection *connection, const char *topic, shmq_group_fn fn,
+                             void *context);
 SHMQ_API int shmq_group_describe(shmq_connection *connection, const char *topic, const char *group,
                                  shmq_group_partition_fn fn, void *context);
-/** SHMQ_EBUSY while it has members. Producers that waited for it go on at once. */
+/** SHMQ_EBUSY while it has members. Producers that waited for it go on at once. After SHMQ_ETIMEOUT
+ * or SHMQ_ENOBUS it is not known whether it was done: call again, SHMQ_ENOGROUP says that it was. */
 SHMQ_API int shmq_group_delete(shmq_connection *connection, const char *topic, const char *group);
 SHMQ_API int shmq_client_list(shmq_connection *connection, shmq_client_fn fn, void *context);
 
@@ -292,8 +328,8 @@ SHMQ_API void shmq_channel_close(shmq_channel *channel);
 
 struct shmq_message {
     const void *body;
-    const void *key;      /**< messages with the same key go to the same partition, in order */
-    const void *headers;  /**< as written by shmq_headers_add() */
+    const void *key;     /**< messages with the same key go to the same partition, in order */
+    const void *headers; /**< as written by shmq_headers_add() */
     uint32_t body_length;
     uint16_t key_length;
     uint16_t headers_length;
@@ -308,8 +344,8 @@ struct shmq_message {
  * 0–65,000.
  * @return 0; SHMQ_ETOOBIG (does not fit; at most 65,535 in all; nothing changed); SHMQ_EINVAL.
  * Any thread. */
-SHMQ_API int shmq_headers_add(void *buffer, size_t capacity, size_t *length, const char *name, const void *value,
-                              size_t value_length);
+SHMQ_API int shmq_headers_add(void *buffer, size_t capacity, size_t *length, const char *name,
+                              const void *value, size_t value_length);
 struct shmq_header {
     const char *name; /**< not NUL-terminated */
     const void *value;
@@ -318,21 +354,33 @@ struct shmq_header {
 };
 /** Walks a message's headers: *position starts at 0. @return 1 with the next one, 0 at the end,
  * SHMQ_EINVAL when they are malformed. */
-SHMQ_API int shmq_headers_next(const struct shmq_message *message, size_t *position, struct shmq_header *ret_header);
+SHMQ_API int shmq_headers_next(const struct shmq_message *message, size_t *position,
+                               struct shmq_header *ret_header);
 
 /* ---- producing ------------------------------------------------------------------------------- */
 
 struct shmq_producer_options {
     uint32_t size;
-    int32_t timeout_ms; /**< how long publish waits for room (policy block); 0: SHMQ_TIMEOUT_DEFAULT; -1: not at all */
+    int32_t
+        timeout_ms; /**< how long publish waits for room (policy block); 0: SHMQ_TIMEOUT_DEFAULT; -1: not at all */
     uint64_t reserved[6];
 };
-#define SHMQ_PRODUCER_OPTIONS_INIT { sizeof(struct shmq_producer_options), 0, { 0, 0, 0, 0, 0, 0 } }
+#define SHMQ_PRODUCER_OPTIONS_INIT \
+    { \
+        sizeof(struct shmq_producer_options), 0, \
+        { \
+            0, 0, 0, 0, 0, 0 \
+        } \
+    }
 
 /** Opens a producer on all partitions of a topic.
+ * Blocks up to the connection's timeout, and a second more to give back what it had when that was
+ * not enough.
  * @return 0; SHMQ_ENOTOPIC; SHMQ_EBUSY (a single-producer topic that has one: the message names
- * it); SHMQ_ELIMIT; SHMQ_EPERM; SHMQ_ENOBUS; SHMQ_ETIMEOUT; SHMQ_ENOMEM. */
-SHMQ_API int shmq_producer_open(shmq_channel *channel, const char *topic, const struct shmq_producer_options *options,
+ * it); SHMQ_ELIMIT (slots; or this process may open no more descriptors: ulimit -n, one a
+ * partition); SHMQ_EPERM; SHMQ_ENOBUS; SHMQ_ETIMEOUT; SHMQ_ENOMEM. */
+SHMQ_API int shmq_producer_open(shmq_channel *channel, const char *topic,
+                                const struct shmq_producer_options *options,
                                 shmq_producer **ret_producer);
 /** Aborts an outstanding claim. NULL is fine. */
 SHMQ_API void shmq_producer_close(shmq_producer *producer);
@@ -340,18 +388,22 @@ SHMQ_API void shmq_producer_close(shmq_producer *producer);
 /** Publishes a copy of key, headers and body: when it returns 0, every group will get the message.
  * Fills in offset, timestamp and partition. Partition: as given with SHMQ_MESSAGE_PARTITION; else
  * murmur2(key) as Kafka's clients; else round robin. Does not block while there is room, no
- * system call.
+ * system call; but for rare maintenance (partitions that were added, another supervisor), for
+ * which it may ask the supervisor and take up to 100 ms, whatever its timeout.
  * @return 0; SHMQ_EFULL (policy reject: at once; block: after timeout_ms; the message names who
  * holds the ring); SHMQ_ETOOBIG; SHMQ_EBUSY (a claim is outstanding); SHMQ_ENOTOPIC (deleted);
  * SHMQ_ECORRUPT (quarantined); SHMQ_ECLOSED; SHMQ_EFORK; SHMQ_EINVAL. Nothing was published
- * unless it returns 0. */
+ * unless it returns 0, with one exception: where the topic was deleted or the partition
+ * quarantined just while it was being published, some reader may have seen it. */
 SHMQ_API int shmq_publish(shmq_producer *producer, struct shmq_message *message);
 
 /** Publishes many: one claim for each run of messages that go to the same partition; each such
- * claim appears at once.
+ * claim appears at once. Messages without key and partition stay together: round robin moves on
+ * with each claim.
  * @return how many were published, from the first on (possibly fewer than `count`: the error that
  * stopped it is in shmq_errmsg()); an error if none was. */
-SHMQ_API int shmq_publish_batch(shmq_producer *producer, struct shmq_message *messages, uint32_t count);
+SHMQ_API int shmq_publish_batch(shmq_producer *producer, struct shmq_message *messages,
+                                uint32_t count);
 
 /** Room in the ring to write a body in place. One at a time per producer. */
 struct shmq_claim {
@@ -364,9 +416,10 @@ struct shmq_claim {
 };
 /** @return 0 and the claim; else as shmq_publish(). Between claim and commit readers of this
  * partition wait: be quick. */
-SHMQ_API int shmq_claim(shmq_producer *producer, const void *key, uint16_t key_length, uint32_t body_size,
-                        struct shmq_claim *ret_claim);
-/** Publishes it. @return 0; SHMQ_EINVAL (no such claim, or body_size has grown); SHMQ_EFORK. */
+SHMQ_API int shmq_claim(shmq_producer *producer, const void *key, uint16_t key_length,
+                        uint32_t body_size, struct shmq_claim *ret_claim);
+/** Publishes it. @return 0; SHMQ_EINVAL (no such claim, or body_size has grown); SHMQ_EFORK; and
+ * SHMQ_ENOTOPIC, SHMQ_ECORRUPT, SHMQ_ECLOSED as shmq_publish(): it was not published. */
 SHMQ_API int shmq_commit(struct shmq_claim *claim);
 /** Gives it up; readers skip it. */
 SHMQ_API int shmq_abort(struct shmq_claim *claim);
@@ -395,19 +448,24 @@ enum shmq_commit_mode {
 
 struct shmq_consumer_options {
     uint32_t size;
-    uint32_t mode;        /**< enum shmq_mode */
-    const char *group;    /**< NULL: "default" */
-    uint32_t from;        /**< enum shmq_from */
-    uint32_t wait;        /**< enum shmq_wait */
+    uint32_t mode;     /**< enum shmq_mode */
+    const char *group; /**< NULL: "default" */
+    uint32_t from;     /**< enum shmq_from */
+    uint32_t wait;     /**< enum shmq_wait */
     uint64_t from_offset;
-    uint32_t commit;      /**< enum shmq_commit_mode */
-    uint32_t prefetch;    /**< at most so many messages per partition and poll; 0: no bound */
-    uint32_t spin_us;     /**< hybrid: how long to spin; 0: 20 */
+    uint32_t commit;   /**< enum shmq_commit_mode */
+    uint32_t prefetch; /**< at most so many messages per partition and poll; 0: no bound */
+    uint32_t spin_us;  /**< hybrid: how long to spin; 0: 20 */
     uint32_t reserved0;
     uint64_t reserved[6];
 };
 #define SHMQ_CONSUMER_OPTIONS_INIT \
-    { sizeof(struct shmq_consumer_options), 0, NULL, 0, 0, 0, 0, 0, 0, 0, { 0, 0, 0, 0, 0, 0 } }
+    { \
+        sizeof(struct shmq_consumer_options), 0, NULL, 0, 0, 0, 0, 0, 0, 0, \
+        { \
+            0, 0, 0, 0, 0, 0 \
+        } \
+    }
 
 /** Joins a group on a topic. The group is made if it is not there, and from now on everything
  * published is kept for it (policies block and reject). One member owns the partitions; further
@@ -415,7 +473,8 @@ struct shmq_consumer_options {
  * shmq_consumer_describe()).
  * @return 0; SHMQ_ENOTOPIC; SHMQ_ELIMIT (64 groups a topic, 64 members a group); SHMQ_ENOTSUP
  * (mode shared); SHMQ_EINVAL; SHMQ_EPERM; SHMQ_ENOBUS; SHMQ_ETIMEOUT; SHMQ_ENOMEM. */
-SHMQ_API int shmq_consumer_open(shmq_channel *channel, const char *topic, const struct shmq_consumer_options *options,
+SHMQ_API int shmq_consumer_open(shmq_channel *channel, const char *topic,
+                                const struct shmq_consumer_options *options,
                                 shmq_consumer **ret_consumer);
 /** Leaves the group. With commit auto, what the last poll returned is committed: it was processed.
  */
@@ -424,11 +483,14 @@ SHMQ_API void shmq_consumer_close(shmq_consumer *consumer);
 /** Takes up to `max` messages, in order per partition, fair over partitions. Waits up to
  * timeout_ms for the first one. Bodies, keys and headers are views, valid until the next poll,
  * seek or close of this consumer (policies block and reject: straight into the ring; drop-old: a
- * validated copy).
+ * validated copy). With timeout 0 it may still take up to 100 ms, rarely, when it has to ask the
+ * supervisor for something: added partitions, another supervisor.
  * @return number of messages; 0 when the timeout passed or a signal handler ran; SHMQ_ENOTOPIC
- * (deleted); SHMQ_ECORRUPT (a partition is quarantined: told once, the others go on);
- * SHMQ_ECLOSED; SHMQ_EFORK; SHMQ_EINVAL. */
-SHMQ_API int shmq_poll(shmq_consumer *consumer, struct shmq_message *messages, uint32_t max, int timeout_ms);
+ * (deleted); SHMQ_ENOGROUP (the group was deleted); SHMQ_ECORRUPT (a partition is quarantined:
+ * told once, the others go on; each time when there are no others); SHMQ_ECLOSED (the bus is gone
+ * and no other answers); SHMQ_EFORK; SHMQ_EINVAL. */
+SHMQ_API int shmq_poll(shmq_consumer *consumer, struct shmq_message *messages, uint32_t max,
+                       int timeout_ms);
 
 /** Commits everything that polls have returned so far: it will not be delivered to this group
  * again.
@@ -437,23 +499,25 @@ SHMQ_API int shmq_poll(shmq_consumer *consumer, struct shmq_message *messages, u
 SHMQ_API int shmq_commit_offsets(shmq_consumer *consumer);
 
 struct shmq_position {
-    uint64_t position;  /**< the next message to be returned stands here or behind */
+    uint64_t position; /**< the next message to be returned stands here or behind */
     uint64_t committed;
-    uint64_t tail;      /**< the log's end as of now */
-    uint64_t lost_bytes;/**< overwritten before this consumer read them (record headers included) */
-    uint32_t owned;     /**< 1: this consumer reads the partition */
+    uint64_t tail; /**< the log's end as of now */
+    uint64_t
+        lost_bytes; /**< overwritten before this consumer read them (record headers included) */
+    uint32_t owned; /**< 1: this consumer reads the partition */
     uint32_t partition;
 };
 /** Where the consumer stands in one of the topic's partitions. SHMQ_EINVAL: no such partition. */
-SHMQ_API int shmq_consumer_position(shmq_consumer *consumer, uint32_t partition, struct shmq_position *ret_position);
+SHMQ_API int shmq_consumer_position(shmq_consumer *consumer, uint32_t partition,
+                                    struct shmq_position *ret_position);
 
 /** Moves on to another place: an offset, or SHMQ_SEEK_EARLIEST, SHMQ_SEEK_LATEST; all partitions
  * with SHMQ_ALL_PARTITIONS. Views of the last poll become invalid. An offset that was overwritten
  * already: the oldest there is; beyond the end: the end. @return 0; SHMQ_EINVAL; SHMQ_EFENCED
  * (not the owner). */
 #define SHMQ_ALL_PARTITIONS UINT32_MAX
-#define SHMQ_SEEK_EARLIEST (UINT64_MAX - 1)
-#define SHMQ_SEEK_LATEST UINT64_MAX
+#define SHMQ_SEEK_EARLIEST  (UINT64_MAX - 1)
+#define SHMQ_SEEK_LATEST    UINT64_MAX
 SHMQ_API int shmq_seek(shmq_consumer *consumer, uint32_t partition, uint64_t offset);
 
 struct shmq_consumer_info {
@@ -461,7 +525,7 @@ struct shmq_consumer_info {
     uint32_t owned;      /**< that this consumer reads; 0: it stands by */
     uint64_t owner;      /**< connection id of whoever owns partition 0 in the group; 0: nobody */
     uint32_t owner_pid;
-    uint32_t member;     /**< index in the group */
+    uint32_t member; /**< index in the group */
     char owner_command[16];
     uint64_t lost_bytes; /**< all partitions */
     uint64_t reserved[4];

@@ -270,7 +270,9 @@ bool wait_crew_sleep(struct wait_crew *crew, uint32_t begun, const struct wait_w
 
     /* With helpers about, they are told even of an empty share: they let go of old words. */
     if (count > own_count || crew->thread_count > 0) {
-        if (!deal_words(crew, words + own_count, count - own_count, share))
+        const struct wait_word *rest = count > own_count ? words + own_count : NULL;
+
+        if (!deal_words(crew, rest, count - own_count, share))
             timeout_ns = min_u64(timeout_ns, WAIT_BLOCKED_NS);
     }
     if (own_count > 0)

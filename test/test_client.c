@@ -250,6 +250,39 @@ TEST(sentence_is_that_of_the_thread_and_connection)
     fixture_stop(supervisor);
 }
 
+TEST(usage_errors_are_told_by_connection_too)
+{
+    shmq_supervisor *supervisor = fixture_start();
+    struct fixture_client client = fixture_connect();
+    struct fixture_client other = fixture_connect();
+    struct shmq_message message = {.body = NULL, .body_length = 1};
+    shmq_consumer *none;
+    struct shmq_claim claim;
+
+    fixture_topic(&client, "t", NULL);
+    shmq_producer *producer = fixture_producer(&client, "t", 1000);
+    shmq_consumer *consumer = fixture_consumer(&client, "t", NULL);
+
+#define CHECK_TOLD(call, words) \
+    do { \
+        CHECK_ERR(shmq_consumer_open(other.channel, NULL, NULL, &none), SHMQ_EINVAL); \
+        CHECK_STR_EQ(shmq_errmsg(client.connection), ""); \
+        CHECK_ERR(call, SHMQ_EINVAL); \
+        CHECK_CONTAINS(shmq_errmsg(client.connection), words); \
+    } while (0)
+    CHECK_TOLD(shmq_poll(consumer, &message, 0, 0), "poll:");
+    CHECK_TOLD(shmq_publish(producer, &message), "publish:");
+    CHECK_TOLD(shmq_publish_batch(producer, &message, 0), "publish batch:");
+    CHECK_TOLD(shmq_claim(producer, NULL, 1, 8, &claim), "claim:");
+    CHECK_TOLD(shmq_topic_describe(client.connection, "t", NULL), "topic describe:");
+    CHECK_TOLD(shmq_channel_open(client.connection, NULL), "channel:");
+    CHECK_TOLD(shmq_producer_open(client.channel, NULL, NULL, &producer), "producer:");
+#undef CHECK_TOLD
+    fixture_close(&other);
+    fixture_close(&client);
+    fixture_stop(supervisor);
+}
+
 /* ---- threads --------------------------------------------------------------------------------- */
 
 struct worker {
@@ -347,5 +380,6 @@ TEST_MAIN("client", T(absent_bus_is_told_with_the_command), T(bad_options_are_re
           T(silent_supervisor_is_given_up_in_time), T(garbage_from_a_supervisor_is_refused),
           T(foreign_protocol_version_is_named), T(welcome_that_contradicts_itself_is_refused),
           T(stopped_supervisor_times_out_and_nothing_leaks),
-          T(sentence_is_that_of_the_thread_and_connection), T(threads_share_a_connection),
+          T(sentence_is_that_of_the_thread_and_connection),
+          T(usage_errors_are_told_by_connection_too), T(threads_share_a_connection),
           T(headers_are_written_and_walked))

@@ -125,6 +125,85 @@ TEST(bus_that_is_made_anew_is_opened_anew)
     fixture_stop(supervisor);
 }
 
+/* An offset was one of the old bus; what came before the consumer did is not to be missed. */
+TEST(bus_that_is_made_anew_is_read_from_its_beginning)
+{
+    shmq_supervisor *supervisor = fixture_start();
+    struct fixture_client client = fixture_connect();
+    struct shmq_consumer_options options = SHMQ_CONSUMER_OPTIONS_INIT;
+    shmq_consumer *consumers[2];
+
+    fixture_topic(&client, "t", NULL);
+    shmq_producer *producer = fixture_producer(&client, "t", 1000);
+
+    fixture_publish_range(producer, 0, 20);
+    options.group = "offset";
+    options.from = SHMQ_FROM_OFFSET;
+    options.from_offset = 640;
+    consumers[0] = fixture_consumer_with(&client, "t", &options);
+    CHECK_EQ(fixture_poll_number(consumers[0], 1000), 10);
+    options.group = "latest";
+    options.from = SHMQ_FROM_LATEST;
+    consumers[1] = fixture_consumer_with(&client, "t", &options);
+    fixture_stop(supervisor);
+    supervisor = fixture_start();
+    struct fixture_client other = fixture_connect();
+
+    fixture_topic(&other, "t", NULL);
+    producer = fixture_producer(&other, "t", 1000);
+    fixture_publish_range(producer, 100, 103);
+    for (int i = 0; i < 2; i++)
+        fixture_expect_range(consumers[i], 100, 103);
+    fixture_close(&other);
+    fixture_close(&client);
+    fixture_stop(supervisor);
+}
+
+struct seen_number {
+    shmq_producer *producer;
+    shmq_consumer *consumer;
+    uint64_t number;
+};
+
+static bool number_goes_through(void *arg)
+{
+    struct seen_number *seen = arg;
+    struct shmq_message got;
+
+    seen->number++;
+    for (int i = 0; i < 2000; i++) /* two laps: room is computed on the way */
+        (void)fixture_publish_number(seen->producer, seen->number);
+    int n = shmq_poll(seen->consumer, &got, 1, 100);
+
+    return n == 1 && fixture_number(&got) == seen->number;
+}
+
+TEST(orphaned_memory_is_left)
+{
+    pid_t supervisor = fixture_spawn();
+    struct fixture_client client = fixture_connect();
+    struct fixture_client other;
+    struct shmq_topic_options options = fixture_small_topic(SHMQ_DROP_OLD, 1);
+    struct seen_number seen = {.number = 0};
+
+    fixture_topic(&client, "t", &options);
+    seen.producer = fixture_producer(&client, "t", 200);
+    CHECK_OK(fixture_publish_number(seen.producer, 1));
+    /* Its supervisor is killed and somebody clears /dev/shm: nothing in the old memory says so. */
+    test_kill(supervisor, SIGKILL);
+    (void)test_remove_leftovers();
+    supervisor = fixture_spawn();
+    other = fixture_connect();
+    options.if_not_exists = 1;
+    CHECK_OK(shmq_topic_create(other.connection, "t", &options));
+    seen.consumer = fixture_consumer(&other, "t", NULL);
+    CHECK(test_eventually(number_goes_through, &seen, 10000));
+    fixture_close(&other);
+    fixture_close(&client);
+    fixture_end(supervisor);
+    (void)test_remove_leftovers();
+}
+
 /* ---- topics, groups, clients in lists -------------------------------------------------------- */
 
 struct tally {
@@ -301,5 +380,6 @@ TEST(partitions_groups_and_clients_are_listed)
 
 TEST_MAIN("client_bus", T(killed_supervisor_is_not_noticed_by_traffic),
           T(control_call_waits_for_the_successor), T(control_call_without_successor_ends_in_time),
-          T(bus_that_is_made_anew_is_opened_anew), T(topics_are_described_altered_and_listed),
-          T(partitions_groups_and_clients_are_listed))
+          T(bus_that_is_made_anew_is_opened_anew),
+          T(bus_that_is_made_anew_is_read_from_its_beginning), T(orphaned_memory_is_left),
+          T(topics_are_described_altered_and_listed), T(partitions_groups_and_clients_are_listed))

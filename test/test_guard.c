@@ -142,6 +142,26 @@ static int run_nested(void *context)
     return load(&nest->after);
 }
 
+TEST(a_cut_segment_is_checked_and_no_death)
+{
+    struct segment_identity identity = {.kind = SEGMENT_WAIT, .topic = 7, .partition = 1};
+    struct error_buffer why;
+    int fd;
+    struct segment segment = new_segment(&fd);
+
+    REQUIRE_OK(guard_install());
+    segment_init_header(segment.address, &identity, segment.bytes);
+    CHECK_OK(guard_check_segment(&segment, &identity, &why));
+    identity.topic = 8;
+    CHECK_ERR(guard_check_segment(&segment, &identity, &why), SHMQ_ECORRUPT);
+    REQUIRE(ftruncate(fd, 0) == 0);
+    CHECK_ERR(guard_check_segment(&segment, &identity, &why), SHMQ_ECORRUPT);
+    CHECK_CONTAINS(why.text, "truncated");
+    guard_uninstall();
+    segment_unmap(&segment);
+    (void)close(fd);
+}
+
 TEST(the_innermost_guard_that_knows_the_address_ends)
 {
     int fds[2];
@@ -421,6 +441,7 @@ TEST(faults_on_an_alternate_stack_come_back_to_the_first)
 
 TEST_MAIN("guard", T(guarded_function_returns_what_it_returns),
           T(truncation_under_the_reader_is_an_error_and_no_death),
+          T(a_cut_segment_is_checked_and_no_death),
           T(the_innermost_guard_that_knows_the_address_ends),
           T(each_thread_has_its_own_guards_even_with_signals_blocked),
           T(a_fault_leaves_the_signal_mask_as_it_was),

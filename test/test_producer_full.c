@@ -60,6 +60,35 @@ TEST(full_ring_names_who_holds_it)
     fixture_stop(supervisor);
 }
 
+/* Nobody sleeps for room there, and still the reader commits what it has, not only each sixteenth of a
+ * ring. */
+TEST(refused_publish_hastens_the_commit)
+{
+    static const uint32_t policies[] = {SHMQ_BLOCK, SHMQ_REJECT};
+    shmq_supervisor *supervisor = fixture_start();
+    struct fixture_client client = fixture_connect();
+
+    for (uint32_t i = 0; i < 2; i++) {
+        struct shmq_topic_options options = fixture_small_topic(policies[i], 1);
+        char name[8];
+        int error = 0, polls = 0;
+
+        (void)snprintf(name, sizeof(name), "h%u", i);
+        fixture_topic(&client, name, &options);
+        shmq_consumer *consumer = fixture_consumer(&client, name, NULL);
+        shmq_producer *producer = fixture_producer(&client, name, -1);
+
+        CHECK_EQ(fill_ring(producer, &error), FIXTURE_SMALL_RING / 64);
+        CHECK_INT_EQ(error, SHMQ_EFULL);
+        do
+            CHECK_EQ(fixture_poll_number(consumer, 1000), (uint64_t)polls++);
+        while (fixture_publish_number(producer, 0) == SHMQ_EFULL && polls < 64);
+        CHECK_INT_EQ(polls, 2); /* the second gives up what the first has returned */
+    }
+    fixture_close(&client);
+    fixture_stop(supervisor);
+}
+
 struct slow_reader {
     shmq_consumer *consumer;
     uint64_t expected;
@@ -249,7 +278,7 @@ TEST(producers_resolve_without_a_supervisor)
     (void)test_remove_leftovers();
 }
 
-TEST_MAIN("producer_full", T(full_ring_names_who_holds_it),
+TEST_MAIN("producer_full", T(refused_publish_hastens_the_commit), T(full_ring_names_who_holds_it),
           T(blocked_publisher_goes_on_when_there_is_room),
           T(group_that_joins_a_running_topic_is_not_lapped), T(single_producer_topic_has_one),
           T(consumer_passes_the_claim_of_a_dead_producer),

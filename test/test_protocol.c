@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -192,31 +193,28 @@ TEST(failure_brings_its_sentence)
 
 TEST(arrays_are_as_long_as_they_say)
 {
-    struct {
-        struct protocol_list_reply list;
-        struct protocol_partition_info elements[3];
-    } reply = {.list = {.more = 0}};
+    /* The list, and room for three elements behind it. */
+    _Alignas(struct protocol_list_reply) unsigned char
+        bytes[sizeof(struct protocol_list_reply) + 3 * sizeof(struct protocol_partition_info)] = {
+            0};
+    struct protocol_list_reply *list = (void *)bytes;
     struct protocol_header request;
     const size_t element = sizeof(struct protocol_partition_info);
 
     protocol_begin(&request, PROTOCOL_PARTITION_LIST, sizeof(request));
-    protocol_begin(&reply.list.header, PROTOCOL_PARTITION_LIST, sizeof(reply));
-    reply.list.header.count = 3;
-    CHECK_OK(
-        protocol_check_reply(&reply, sizeof(reply), &request, sizeof(reply.list), element, NULL));
-    reply.list.header.count = 4;
-    CHECK_ERR(
-        protocol_check_reply(&reply, sizeof(reply), &request, sizeof(reply.list), element, NULL),
-        SHMQ_EPROTO);
-    reply.list.header.count = 2;
-    CHECK_ERR(
-        protocol_check_reply(&reply, sizeof(reply), &request, sizeof(reply.list), element, NULL),
-        SHMQ_EPROTO);
+    protocol_begin(&list->header, PROTOCOL_PARTITION_LIST, sizeof(bytes));
+    list->header.count = 3;
+    CHECK_OK(protocol_check_reply(bytes, sizeof(bytes), &request, sizeof(*list), element, NULL));
+    list->header.count = 4;
+    CHECK_ERR(protocol_check_reply(bytes, sizeof(bytes), &request, sizeof(*list), element, NULL),
+              SHMQ_EPROTO);
+    list->header.count = 2;
+    CHECK_ERR(protocol_check_reply(bytes, sizeof(bytes), &request, sizeof(*list), element, NULL),
+              SHMQ_EPROTO);
     /* A count whose product overflows 32 bits to the right number. */
-    reply.list.header.count = 3 + (uint32_t)(1u << 31); /* element is even */
-    CHECK_ERR(
-        protocol_check_reply(&reply, sizeof(reply), &request, sizeof(reply.list), element, NULL),
-        SHMQ_EPROTO);
+    list->header.count = 3 + (uint32_t)(1u << 31); /* element is even */
+    CHECK_ERR(protocol_check_reply(bytes, sizeof(bytes), &request, sizeof(*list), element, NULL),
+              SHMQ_EPROTO);
 }
 
 /* ---- packets --------------------------------------------------------------------------------- */
@@ -316,9 +314,48 @@ TEST(more_descriptors_than_a_message_has)
     close(pair[1]);
 }
 
+/* The message counts, so that what it grants can be given back. */
+TEST(descriptors_that_may_not_be_opened)
+{
+    int pair[2], many[PROTOCOL_FDS_MAX], fds[PROTOCOL_FDS_MAX];
+    unsigned count = 0, before;
+    struct rlimit all, few;
+    char text[16];
+
+    if (getenv("TEST_EXEC_WRAPPER"))
+        SKIP("the limit is the emulator's");
+    REQUIRE(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) == 0);
+    REQUIRE(getrlimit(RLIMIT_NOFILE, &all) == 0);
+    for (size_t i = 0; i < PROTOCOL_FDS_MAX; i++)
+        many[i] = pair[0];
+    before = count_open_fds();
+    for (rlim_t more = 0; more <= PROTOCOL_FDS_MAX; more++) {
+        int last[PROTOCOL_FDS_MAX + 1];
+
+        for (rlim_t i = 0; i <= more; i++)
+            REQUIRE((last[i] = dup(pair[0])) >= 0); /* the lowest that are free */
+        for (rlim_t i = 0; i <= more; i++)
+            (void)close(last[i]);
+        few = all;
+        few.rlim_cur = (rlim_t)last[more];
+        CHECK_INT_EQ(protocol_send(pair[0], "x", 1, many, PROTOCOL_FDS_MAX), 1);
+        REQUIRE(setrlimit(RLIMIT_NOFILE, &few) == 0);
+        int got = protocol_receive(pair[1], text, sizeof(text), fds, &count);
+
+        REQUIRE(setrlimit(RLIMIT_NOFILE, &all) == 0);
+        CHECK_INT_EQ(got, 1);
+        CHECK_EQ(count, more < PROTOCOL_FDS_MAX ? PROTOCOL_FDS_LOST : PROTOCOL_FDS_MAX);
+        for (unsigned i = 0; count != PROTOCOL_FDS_LOST && i < count; i++)
+            (void)close(fds[i]);
+        CHECK_EQ(count_open_fds(), before);
+    }
+    close(pair[0]);
+    close(pair[1]);
+}
+
 TEST_MAIN("protocol", T(honest_request_passes), T(every_request_type_has_a_rule),
           T(malformed_headers_are_refused), T(names_must_be_terminated),
           T(indices_out_of_range_are_refused), T(reply_answers_its_request),
           T(failure_brings_its_sentence), T(arrays_are_as_long_as_they_say),
           T(packet_carries_descriptors), T(unwanted_descriptors_are_closed),
-          T(more_descriptors_than_a_message_has))
+          T(more_descriptors_than_a_message_has), T(descriptors_that_may_not_be_opened))

@@ -72,6 +72,9 @@ TEST(finds_by_name_and_by_id)
     CHECK(registry_find_id(&registry, 7) == NULL);
     CHECK(registry_find_name(&registry, "b") == &b->entry);
     CHECK_EQ(registry.count, 1);
+    CHECK_EQ(freed, 0);
+    registry_reap(&registry);
+    CHECK_EQ(freed, 1);
     close_registry(&registry);
     CHECK_EQ(freed, 2);
 }
@@ -176,6 +179,8 @@ TEST(what_a_reader_found_lives_until_it_lets_go)
         if (things[id]) {
             registry_remove(&race.registry, &things[id]->entry);
             things[id] = NULL;
+            if (i % 4 == 0)
+                registry_reap(&race.registry);
             continue;
         }
         snprintf(name, sizeof(name), "t%u", (unsigned)id);

@@ -419,6 +419,42 @@ TEST(a_dead_producers_claim_is_padded_and_its_slot_freed)
     shmq_supervisor_stop(supervisor);
 }
 
+/* Good-bye is an end: nobody waits for a claim whose owner has left, though its process lives. */
+TEST(the_claim_of_one_who_said_goodbye_is_padded)
+{
+    struct wire wire, leaver;
+    struct ring ring, its;
+    struct ring_producer producer;
+    struct ring_reader peek;
+    struct protocol_header bye;
+    struct protocol_topic_info info = {.producer_count = 9};
+    uint64_t claim = 0;
+    uint32_t slot, its_slot, length;
+    shmq_supervisor *supervisor = start();
+
+    REQUIRE(wire_open(&wire));
+    REQUIRE(wire_open(&leaver));
+    uint64_t topic = create(&wire, "t");
+
+    REQUIRE_OK(wire_partition_open(&leaver, topic, 0, ROLE_PRODUCER, &its, &its_slot));
+    REQUIRE_OK(wire_partition_open(&wire, topic, 0, ROLE_PRODUCER, &ring, &slot));
+    ring_producer_init(&producer, &its, its_slot);
+    REQUIRE(ring_refresh_limit(&producer, 128, 0) == RING_OK);
+    REQUIRE(ring_claim(&producer, 128, &claim) == RING_OK);
+    publish(&ring, slot, 1);
+    CHECK_OK(wire_call(&leaver, &bye, PROTOCOL_GOODBYE, sizeof(bye)));
+    CHECK_OK(wire_topic_describe(&wire, "t", &info));
+    CHECK_EQ(info.producer_count, 1);
+    ring_reader_init(&peek, &ring, 0);
+    CHECK(ring_peek(&peek, &length) != NULL);
+    CHECK_EQ(peek.position, claim + 128);
+    ring_deinit(&its);
+    ring_deinit(&ring);
+    wire_close(&leaver);
+    wire_close(&wire);
+    shmq_supervisor_stop(supervisor);
+}
+
 TEST(a_standby_takes_over_from_the_dead)
 {
     struct dying *dying = test_shared(sizeof(*dying));
@@ -468,4 +504,4 @@ TEST_MAIN("supervisor", T(start_and_stop_leave_nothing), T(hello_gives_identity_
           T(a_single_producer_topic_names_its_producer),
           T(a_repeated_request_finds_what_the_first_one_got),
           T(a_dead_producers_claim_is_padded_and_its_slot_freed),
-          T(a_standby_takes_over_from_the_dead))
+          T(the_claim_of_one_who_said_goodbye_is_padded), T(a_standby_takes_over_from_the_dead))

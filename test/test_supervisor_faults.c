@@ -266,11 +266,11 @@ static void be_victim(void *context)
     /* Only started where no supervisor dies meanwhile: hello and join have their points hit by the
      * others. */
     REQUIRE(wire_open(&wire));
-    REQUIRE_OK(wire_group_join(&wire, "a", "g", FROM_EARLIEST, &joined));
     REQUIRE_OK(wire_partition_open(&wire, victim->topic, 1, ROLE_PRODUCER, &ring, &slot));
     ring_producer_init(&producer, &ring, slot);
     REQUIRE(ring_refresh_limit(&producer, 192, 0) == RING_OK);
     REQUIRE(ring_claim(&producer, 192, &offset) == RING_OK);
+    REQUIRE_OK(wire_group_join(&wire, "a", "g", FROM_EARLIEST, &joined));
     test_barrier_wait(&victim->ready, 10000);
     test_sleep_ms(60000);
 }

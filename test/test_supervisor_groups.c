@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #define RECORDS_IN_RING (RING_MIN_BYTES / RECORD_UNIT)
@@ -171,6 +172,41 @@ TEST(a_claim_that_is_outstanding_is_not_skipped)
     close_stage(&stage);
 }
 
+/* What is claimed when a purge or a late group comes is committed after it, and delivered. */
+TEST(a_claim_outlives_a_purge_and_a_late_join)
+{
+    struct stage stage;
+    struct protocol_group_joined joined, late;
+    struct ring_producer other;
+    struct ring second;
+    uint64_t claim = 0;
+    uint32_t slot;
+
+    open_stage(&stage, OVERFLOW_BLOCK, 0);
+    REQUIRE_OK(wire_partition_open(&stage.wire, stage.topic, 0, ROLE_PRODUCER, &second, &slot));
+    ring_producer_init(&other, &second, slot);
+    REQUIRE(ring_refresh_limit(&other, 64, 0) == RING_OK);
+    CHECK_OK(wire_group_join(&stage.wire, "t", "g", FROM_EARLIEST, &joined));
+    map_gate(&stage, &joined);
+    CHECK_EQ(publish(&stage, 10), 10);
+    REQUIRE(ring_claim(&other, 64, &claim) == RING_OK);
+    CHECK_EQ(claim, 640);
+    CHECK_EQ(publish(&stage, 10), 10);
+    CHECK_OK(wire_topic_simple(&stage.wire, PROTOCOL_TOPIC_PURGE, "t"));
+    CHECK_EQ(stage.ring.state->first, claim);
+    CHECK_EQ(cursor_of(&stage, &joined), claim);
+    CHECK_OK(wire_group_join(&stage.wire, "t", "late", FROM_LATEST, &late));
+    map_gate(&stage, &late);
+    CHECK_EQ(cursor_of(&stage, &late), claim);
+    ring_begin_record(&other, claim, 8, 0, 0, 0, RECORD_TYPE_DATA);
+    ring_commit(&other, claim, 64);
+    CHECK_OK(wire_topic_simple(&stage.wire, PROTOCOL_TOPIC_PURGE, "t"));
+    CHECK_EQ(stage.ring.state->first, 21 * 64);
+    CHECK_EQ(cursor_of(&stage, &joined), 21 * 64);
+    ring_deinit(&second);
+    close_stage(&stage);
+}
+
 /* ---- linger ---------------------------------------------------------------------------------- */
 
 static bool is_idle(void *context)
@@ -220,6 +256,46 @@ TEST(a_forgotten_group_stops_holding_producers_back)
     CHECK_EQ(group->members[back.member].lost_bytes, at);
     (void)publish(&stage, 2 * RECORDS_IN_RING);
     CHECK(ring_tail(&stage.ring) <= at + RING_MIN_BYTES);
+    close_stage(&stage);
+}
+
+TEST(a_linger_beyond_the_clock_is_for_ever)
+{
+    struct stage stage;
+    struct protocol_group_joined joined;
+    struct protocol_list_request list = {.after_id = 0};
+    const struct protocol_group_info *info;
+
+    open_stage(&stage, OVERFLOW_BLOCK, UINT64_MAX - 1);
+    CHECK_OK(wire_group_join(&stage.wire, "t", "g", FROM_EARLIEST, &joined));
+    CHECK_OK(wire_group_leave(&stage.wire, &joined));
+    test_sleep_ms(50);
+    CHECK(!is_idle(&stage));
+    CHECK_OK(wire_call(&stage.wire, &list, PROTOCOL_GROUP_LIST, sizeof(list)));
+    info = (void *)((struct protocol_list_reply *)(void *)stage.wire.reply)->elements;
+    CHECK_EQ(info->linger_left_ns, UINT64_MAX);
+    close_stage(&stage);
+}
+
+/* Out of descriptors halfway: nobody is a member, so nobody would be held back for. */
+TEST(a_return_that_fails_holds_nobody_back)
+{
+    struct stage stage;
+    struct protocol_group_joined joined;
+    struct rlimit before, none;
+
+    open_stage(&stage, OVERFLOW_BLOCK, UINT64_C(10000000));
+    CHECK_OK(wire_group_join(&stage.wire, "t", "g", FROM_EARLIEST, &joined));
+    CHECK_OK(wire_group_leave(&stage.wire, &joined));
+    CHECK(test_eventually(is_idle, &stage, 5000));
+    REQUIRE(getrlimit(RLIMIT_NOFILE, &before) == 0);
+    none = (struct rlimit){.rlim_cur = 3, .rlim_max = before.rlim_max};
+    REQUIRE(setrlimit(RLIMIT_NOFILE, &none) == 0);
+    CHECK(wire_group_join(&stage.wire, "t", "g", FROM_COMMITTED, &joined) < 0);
+    REQUIRE(setrlimit(RLIMIT_NOFILE, &before) == 0);
+    CHECK(is_idle(&stage));
+    CHECK_OK(wire_group_join(&stage.wire, "t", "g", FROM_COMMITTED, &joined));
+    CHECK(!is_idle(&stage));
     close_stage(&stage);
 }
 
@@ -379,6 +455,8 @@ TEST(the_first_to_join_owns_and_the_next_succeeds)
 
 TEST_MAIN("supervisor_groups", T(a_group_begins_where_it_asks),
           T(earliest_in_a_ring_that_went_round), T(a_claim_that_is_outstanding_is_not_skipped),
+          T(a_claim_outlives_a_purge_and_a_late_join), T(a_linger_beyond_the_clock_is_for_ever),
+          T(a_return_that_fails_holds_nobody_back),
           T(a_forgotten_group_stops_holding_producers_back), T(a_purge_fences_and_skips),
           T(a_topic_grows_under_its_groups), T(a_deleted_group_lets_producers_go),
           T(only_members_may_write_their_group), T(the_first_to_join_owns_and_the_next_succeeds))

@@ -1,4 +1,4 @@
-/* The supervisor against those who send garbage, flood, stall, cut and scribble: each pays for it
+/* The supervisor against those who send garbage, flood, stall and ask for too much: each pays for it
  * alone. */
 #include "daemon/shmqd.h"
 #include "libshmq/cursor.h"
@@ -287,6 +287,59 @@ TEST(a_thousand_connections)
     shmq_supervisor_stop(supervisor);
 }
 
+/* One reply may be unread; who asks for the next one before has broken the protocol. */
+TEST(who_asks_again_before_reading_is_dropped)
+{
+    struct wire wire;
+    struct protocol_header status;
+    shmq_supervisor *supervisor = start_with("[log]\nlevel = error\n");
+
+    REQUIRE(wire_open(&wire));
+    struct pollfd ready = {.fd = wire.fd, .events = POLLIN};
+
+    protocol_begin(&status, PROTOCOL_STATUS, sizeof(status));
+    CHECK(send(wire.fd, &status, sizeof(status), MSG_NOSIGNAL) == (ssize_t)sizeof(status));
+    CHECK_INT_EQ(poll(&ready, 1, 5000), 1);
+    CHECK(send(wire.fd, &status, sizeof(status), MSG_NOSIGNAL) == (ssize_t)sizeof(status));
+    test_sleep_ms(50);
+    CHECK(recv(wire.fd, wire.reply, sizeof(wire.reply), MSG_DONTWAIT) ==
+          (ssize_t)sizeof(struct protocol_status_reply));
+    CHECK(is_ended(&wire, 5000));
+    wire_close(&wire);
+    shmq_supervisor_stop(supervisor);
+}
+
+/* The kernel refuses them where it can; else they are closed, and the sender with them. */
+TEST(descriptors_are_not_taken)
+{
+    struct wire wire, good;
+    struct protocol_header status;
+    int ends[2];
+    char byte;
+    shmq_supervisor *supervisor = start_with("[log]\nlevel = error\n");
+
+    REQUIRE(wire_open(&good));
+    REQUIRE(wire_open(&wire));
+    REQUIRE(pipe(ends) == 0);
+    protocol_begin(&status, PROTOCOL_STATUS, sizeof(status));
+    int rc = protocol_send(wire.fd, &status, sizeof(status), &ends[1], 1);
+
+    close(ends[1]);
+    if (rc == SHMQ_EPERM) {
+        still_serves(&wire);
+    } else {
+        CHECK(recv(wire.fd, wire.reply, sizeof(wire.reply), 0) > 0);
+        CHECK_ERR(((struct protocol_header *)(void *)wire.reply)->status, SHMQ_EPROTO);
+        CHECK(is_ended(&wire, 5000));
+    }
+    CHECK(read(ends[0], &byte, 1) == 0); /* nobody has the other end */
+    close(ends[0]);
+    still_serves(&good);
+    wire_close(&wire);
+    wire_close(&good);
+    shmq_supervisor_stop(supervisor);
+}
+
 /* ---- limits ---------------------------------------------------------------------------------- */
 
 TEST(limits_are_kept_and_named)
@@ -334,196 +387,56 @@ TEST(limits_are_kept_and_named)
     shmq_supervisor_stop(supervisor);
 }
 
-/* ---- shared memory --------------------------------------------------------------------------- */
-
-static int open_segment(enum segment_kind kind, uint64_t topic, uint32_t partition, uint32_t gate)
+/* Before hello too; a few more may come to be told why. */
+TEST(silent_connections_are_limited)
 {
-    char prefix[PATHS_PREFIX_BYTES], name[SEGMENT_NAME_BYTES];
-    struct error_buffer why;
-    int fd;
+    struct wire wires[2 + 16], extra;
+    shmq_supervisor *supervisor =
+        start_with("[limits]\nconnections_per_user = 2\n[log]\nlevel = error\n");
 
-    REQUIRE_OK(paths_segment_prefix(geteuid(), getenv("SHMQ_RUNTIME_DIR"), getenv("SHMQ_BUS"),
-                                    prefix, &why));
-    segment_name(name, prefix, kind, topic, partition, gate);
-    fd = shm_open(name, O_RDWR, 0);
-    REQUIRE(fd >= 0);
-    return fd;
-}
-
-/* All that a client may ask about a topic; the results do not matter here. */
-static void ask_everything(struct wire *wire, uint64_t topic)
-{
-    struct protocol_list_request list = {.after_id = 0};
-    struct protocol_group_request group = {.partition = 0};
-    struct protocol_slot_request resolve = {.topic = topic};
-    struct protocol_partition_open open = {.topic = topic, .role = ROLE_PRODUCER};
-    struct protocol_group_joined joined;
-
-    strcpy(list.name, "t");
-    (void)wire_call(wire, &list, PROTOCOL_PARTITION_LIST, sizeof(list));
-    (void)wire_call(wire, &list, PROTOCOL_GROUP_LIST, sizeof(list));
-    strcpy(group.topic_name, "t");
-    strcpy(group.group_name, "g");
-    (void)wire_call(wire, &group, PROTOCOL_GROUP_DESCRIBE, sizeof(group));
-    (void)wire_call(wire, &list, PROTOCOL_CLIENT_LIST, sizeof(list));
-    (void)wire_call(wire, &resolve, PROTOCOL_RESOLVE, sizeof(resolve));
-    (void)wire_call(wire, &open, PROTOCOL_PARTITION_OPEN, sizeof(open));
-    (void)wire_topic_simple(wire, PROTOCOL_TOPIC_PURGE, "t");
-    if (wire_group_join(wire, "t", "g", FROM_EARLIEST, &joined) == 0)
-        (void)wire_group_leave(wire, &joined);
-    if (wire_group_join(wire, "t", "new", FROM_EARLIEST, &joined) == 0)
-        (void)wire_group_leave(wire, &joined);
-}
-
-static void truncated(enum segment_kind kind)
-{
-    struct wire wire, owner;
-    struct protocol_group_joined joined;
-    struct protocol_topic_info info;
-    shmq_supervisor *supervisor = start_with("[log]\nlevel = error\n");
-
-    REQUIRE(wire_open(&wire));
-    REQUIRE(wire_open(&owner));
-    uint64_t topic = create(&wire, "t", 2);
-    uint64_t other = create(&wire, "other", 1);
-
-    REQUIRE_OK(wire_group_join(&owner, "t", "g", FROM_EARLIEST, &joined));
-    struct protocol_partition_open open = {.topic = topic, .role = ROLE_PRODUCER};
-
-    REQUIRE_OK(wire_call(&owner, &open, PROTOCOL_PARTITION_OPEN, sizeof(open)));
-    int fd = open_segment(kind, topic, 0, joined.gate);
-
-    CHECK_INT_EQ(ftruncate(fd, 0), 0);
-    close(fd);
-    ask_everything(&wire, topic);
-    wire_close(&owner); /* dies: its slot and membership lie in the ruins */
-    test_sleep_ms(100);
-    ask_everything(&wire, topic);
-    CHECK_OK(wire_topic_describe(&wire, "t", &info));
-    CHECK_EQ(info.quarantined, 1); /* that one and no other */
-    open.topic = other;
-    CHECK_OK(wire_call(&wire, &open, PROTOCOL_PARTITION_OPEN, sizeof(open)));
-    open.topic = topic;
-    CHECK_ERR(wire_call(&wire, &open, PROTOCOL_PARTITION_OPEN, sizeof(open)), SHMQ_ECORRUPT);
-    CHECK_CONTAINS(wire.text, "t/0");
-    open.partition = 1;
-    CHECK_OK(wire_call(&wire, &open, PROTOCOL_PARTITION_OPEN, sizeof(open)));
-    CHECK_OK(wire_topic_simple(&wire, PROTOCOL_TOPIC_DELETE, "t"));
-    wire_close(&wire);
+    for (int i = 0; i < 2 + 16; i++)
+        REQUIRE(wire_connect(&wires[i]) == 0);
+    REQUIRE(wire_connect(&extra) == 0);
+    CHECK(is_ended(&extra, 2000)); /* long before the 5 s that hello may take */
+    CHECK_OK(wire_hello(&wires[0], 0));
+    for (int i = 0; i < 2 + 16; i++)
+        wire_close(&wires[i]);
+    wire_close(&extra);
     shmq_supervisor_stop(supervisor);
 }
 
-TEST(a_cut_state_segment)
+static bool is_welcome(void *context)
 {
-    truncated(SEGMENT_STATE);
+    struct wire *wire = context;
+    bool welcome = wire_connect(wire) == 0 && wire_hello(wire, 0) == 0;
+
+    if (!welcome)
+        wire_close(wire);
+    return welcome;
 }
 
-TEST(a_cut_producers_segment)
+/* Whoever closes sockets and keeps the locks is as many clients as before. */
+TEST(identities_without_connections_are_counted)
 {
-    truncated(SEGMENT_PRODUCERS);
-}
+    struct wire wires[3], extra;
+    shmq_supervisor *supervisor =
+        start_with("[limits]\nconnections_per_user = 3\n[log]\nlevel = error\n");
 
-TEST(a_cut_wait_segment)
-{
-    truncated(SEGMENT_WAIT);
-}
-
-TEST(a_cut_data_segment)
-{
-    truncated(SEGMENT_DATA);
-}
-
-TEST(a_cut_group_segment)
-{
-    truncated(SEGMENT_GROUP);
-}
-
-TEST(a_cut_bus_segment_is_written_anew)
-{
-    struct wire wire, other;
-    struct segment segment;
-    shmq_supervisor *supervisor = start_with("[log]\nlevel = error\n");
-
-    REQUIRE(wire_open(&wire));
-    int fd = open_segment(SEGMENT_BUS, 0, 0, 0);
-
-    CHECK_INT_EQ(ftruncate(fd, 0), 0);
-    close(fd);
-    REQUIRE(wire_open(&other));
-    REQUIRE_OK(segment_map(other.bus_fd, false, sizeof(struct bus_segment), &segment, NULL));
-    CHECK_OK(segment_check(&segment, &(struct segment_identity){.kind = SEGMENT_BUS}, NULL));
-    CHECK_EQ(((struct bus_segment *)segment.address)->clients[wire.entry].id, wire.client);
-    CHECK_EQ(((struct bus_segment *)segment.address)->clients[other.entry].id, other.client);
-    segment_unmap(&segment);
-    wire_close(&wire);
-    wire_close(&other);
-    shmq_supervisor_stop(supervisor);
-}
-
-static void scribble(int fd, size_t bytes, struct test_random *random, size_t keep)
-{
-    unsigned char *at = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-
-    REQUIRE(at != MAP_FAILED);
-    for (int i = 0; i < 200; i++) {
-        size_t place = (size_t)test_random_below(random, bytes - 8) & ~(size_t)7;
-        uint64_t value = test_random_next(random);
-
-        if (i % 3 == 0)
-            value &= 0xfff;
-        if (place >= keep)
-            memcpy(at + place, &value, sizeof(value));
+    for (int i = 0; i < 3; i++) {
+        REQUIRE(wire_open(&wires[i]));
+        close(wires[i].fd);
+        wires[i].fd = -1;
     }
-    munmap(at, bytes);
-}
-
-/* Random words in every segment that a client may write, and in those that none may. */
-TEST(scribbled_segments_hurt_their_partition_alone)
-{
-    static const enum segment_kind KINDS[] = {SEGMENT_PRODUCERS, SEGMENT_WAIT, SEGMENT_DATA,
-                                              SEGMENT_GROUP, SEGMENT_STATE};
-    struct test_random random;
-    struct wire wire, owner;
-    struct protocol_partition_open open = {.role = ROLE_PRODUCER};
-    struct protocol_group_joined joined;
-    unsigned quarantined = 0;
-    shmq_supervisor *supervisor = start_with("[log]\nlevel = error\n");
-
-    test_random_init(&random, test_seed());
-    REQUIRE(wire_open(&wire));
-    uint64_t other = create(&wire, "other", 1);
-
-    for (unsigned round = 0; round < 40; round++) {
-        enum segment_kind kind = KINDS[round % 5];
-        struct protocol_topic_info info;
-        struct stat stat;
-
-        test_context("round %u, %c: ", round, (char)kind);
-        uint64_t topic = create(&wire, "t", 1);
-
-        REQUIRE(wire_open(&owner));
-        open.topic = topic;
-        REQUIRE_OK(wire_group_join(&owner, "t", "g", FROM_EARLIEST, &joined));
-        REQUIRE_OK(wire_call(&owner, &open, PROTOCOL_PARTITION_OPEN, sizeof(open)));
-        int fd = open_segment(kind, topic, 0, joined.gate);
-
-        REQUIRE(fstat(fd, &stat) == 0);
-        scribble(fd, (size_t)stat.st_size, &random, 0);
-        ask_everything(&wire, topic);
-        scribble(fd, (size_t)stat.st_size, &random, 128);
-        close(fd);
-        wire_close(&owner);
-        test_sleep_ms(30);
-        ask_everything(&wire, topic);
-        CHECK_OK(wire_topic_describe(&wire, "t", &info));
-        quarantined += info.quarantined;
-        open.topic = other;
-        CHECK_OK(wire_call(&wire, &open, PROTOCOL_PARTITION_OPEN, sizeof(open)));
-        CHECK_OK(wire_topic_simple(&wire, PROTOCOL_TOPIC_DELETE, "t"));
-    }
-    test_context(NULL);
-    CHECK(quarantined >= 8); /* P and G rounds at least can hardly go unnoticed */
-    wire_close(&wire);
+    test_sleep_ms(50);
+    REQUIRE(wire_connect(&extra) == 0);
+    CHECK_ERR(wire_hello(&extra, 0), SHMQ_ELIMIT);
+    CHECK_CONTAINS(extra.text, "connections_per_user");
+    wire_close(&extra);
+    wire_close(&wires[0]); /* with its lock */
+    CHECK(test_eventually(is_welcome, &extra, 15000));
+    wire_close(&extra);
+    for (int i = 1; i < 3; i++)
+        wire_close(&wires[i]);
     shmq_supervisor_stop(supervisor);
 }
 
@@ -531,6 +444,6 @@ TEST_MAIN("supervisor_hostile", T(garbage_is_answered_once_and_dropped),
           T(well_formed_nonsense_is_refused), T_TIMEOUT(silence_instead_of_hello_is_dropped, 30),
           T(the_first_request_must_be_hello), T(who_does_not_read_is_dropped),
           T_TIMEOUT(a_thousand_connections, 60), T(limits_are_kept_and_named),
-          T(a_cut_state_segment), T(a_cut_producers_segment), T(a_cut_wait_segment),
-          T(a_cut_data_segment), T(a_cut_group_segment), T(a_cut_bus_segment_is_written_anew),
-          T_TIMEOUT(scribbled_segments_hurt_their_partition_alone, 60))
+          T(who_asks_again_before_reading_is_dropped), T(descriptors_are_not_taken),
+          T(silent_connections_are_limited),
+          T_TIMEOUT(identities_without_connections_are_counted, 30))

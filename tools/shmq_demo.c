@@ -100,7 +100,7 @@ static void take_file(const char *path, uint64_t bytes, struct taken *taken)
         return;
     struct demo_file *file = &shared->files[shared->file_count];
 
-    strcpy(file->path, path);
+    snprintf(file->path, sizeof(file->path), "%s", path);
     file->bytes = bytes;
     file->topic = topic;
     file->producer = shared->file_count % DEMO_PRODUCERS;
@@ -431,7 +431,7 @@ static bool run(void)
 
     for (uint32_t i = 0; i < DEMO_PRODUCERS; i++)
         start(PRODUCER0 + i);
-    say("%u producers pump", DEMO_PRODUCERS);
+    say("%d producers pump", DEMO_PRODUCERS);
     if (!wait_until_received(wanted / 5) || !kill_a_producer() ||
         !wait_until_received(wanted * 2 / 5) || !kill_a_consumer() ||
         !wait_until_received(wanted * 3 / 5) || !kill_the_supervisor() ||
@@ -445,10 +445,12 @@ static void stop_all(void)
 {
     atomic_store(&shared->stop, 1);
     for (uint32_t i = PRODUCER0; i < CHILDREN; i++) {
-        if (children[i] > 0 && i < CONSUMER0)
-            kill(children[i], SIGKILL);
-        if (children[i] > 0)
-            waitpid(children[i], NULL, 0);
+        pid_t pid = children[i];
+
+        if (pid > 0 && i < CONSUMER0)
+            kill(pid, SIGKILL);
+        if (pid > 0)
+            waitpid(pid, NULL, 0);
         children[i] = 0;
     }
 }

@@ -184,7 +184,7 @@ static void shmq_partner(const struct demo_shared *shared)
 
 static bool measure_shmq(const struct demo_shared *shared, struct result *result)
 {
-    struct ends ends;
+    struct ends ends = {NULL, NULL, NULL};
     pid_t pid = fork();
 
     if (pid == 0)
@@ -238,7 +238,8 @@ bool demo_measure(const struct demo_shared *shared)
         keep_best(&pipes, &once);
     }
     if (good) {
-        printf("\nA quick measurement, 64-byte messages between two processes, best of %d:\n", TRIALS);
+        printf("\nA quick measurement, 64-byte messages between two processes, best of %d:\n",
+               TRIALS);
         printf("  %-10s %16s %20s\n", "", "messages/second", "round trip, mean");
         printf("  %-10s %16.0f %17.2f us\n", "shmq", shmq.messages_per_second, shmq.round_trip_us);
         printf("  %-10s %16.0f %17.2f us\n", "pipe", pipes.messages_per_second,

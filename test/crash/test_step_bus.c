@@ -45,11 +45,11 @@ struct bus {
 };
 
 struct bus_shared {
-    _Atomic int result;           /* 1 + what the operation returned */
-    _Atomic uint32_t stands_by;   /* the child has joined */
+    _Atomic int result;         /* 1 + what the operation returned */
+    _Atomic uint32_t stands_by; /* the child has joined */
     _Atomic uint32_t owner_left;
-    _Atomic uint64_t received;    /* by the child, before its commit */
-    _Atomic uint64_t published;   /* the number that the child publishes */
+    _Atomic uint64_t received;  /* by the child, before its commit */
+    _Atomic uint64_t published; /* the number that the child publishes */
 };
 
 /* ---- the child -------------------------------------------------------------------------------------------------- */
@@ -313,7 +313,8 @@ static void begin(struct bus *bus, enum operation operation)
     bus->producer = fixture_producer(&bus->client, TOPIC, PROGRESS);
     struct fixture_client first = fixture_connect();
 
-    fixture_consumer(&first, TOPIC, GROUP); /* makes the group: from here on everything is kept for it */
+    fixture_consumer(&first, TOPIC,
+                     GROUP); /* makes the group: from here on everything is kept for it */
     fixture_close(&first);
     map_ranges(bus);
 }
@@ -324,6 +325,24 @@ static void end(struct bus *bus)
         munmap((void *)(uintptr_t)bus->ranges[i].base, bus->ranges[i].length);
     fixture_close(&bus->client);
     fixture_stop(bus->supervisor);
+}
+
+/* STEP_ALL=1: each single instruction, whether others can tell it from the one before or not; with STRESS_SECONDS,
+ * as many of them, chosen at random, as fit into some such time. */
+static bool every_step(void)
+{
+    const char *all = getenv("STEP_ALL");
+
+    return all && strcmp(all, "0") != 0;
+}
+
+static size_t choose_most(size_t most)
+{
+    const char *seconds = getenv("STRESS_SECONDS");
+
+    if (!every_step())
+        return most;
+    return seconds ? 150 * (size_t)strtoull(seconds, NULL, 10) : SIZE_MAX;
 }
 
 static void walk(enum operation operation, const char *name, enum step_action action, size_t most,
@@ -343,7 +362,8 @@ static void walk(enum operation operation, const char *name, enum step_action ac
                              .ranges = bus.ranges,
                              .range_count = bus.range_count};
 
-    if (step_record(&plan, &points) == 0) {
+    most = choose_most(most);
+    if ((every_step() ? step_list_all : step_record)(&plan, &points) == 0) {
         /* The recording's own round: what it left to read is read. */
         test_random_init(&random, test_seed());
         if (bus.operation != API_POLL && bus.operation != API_TAKE_OVER) {
@@ -410,8 +430,8 @@ TEST(take_over_stopped)
     walk(API_TAKE_OVER, "hand-over to a standby, stopped", STEP_STOP, 100, 5);
 }
 
-TEST_MAIN("step_bus", T_TIMEOUT(publish_killed, 120), T_TIMEOUT(publish_stopped, 120),
-          T_TIMEOUT(poll_and_commit_killed, 120), T_TIMEOUT(poll_and_commit_stopped, 120),
-          T_TIMEOUT(join_killed, 120), T_TIMEOUT(join_stopped, 120), T_TIMEOUT(leave_killed, 120),
-          T_TIMEOUT(leave_stopped, 120), T_TIMEOUT(take_over_killed, 120),
-          T_TIMEOUT(take_over_stopped, 120))
+TEST_MAIN("step_bus", T_TIMEOUT(publish_killed, 3600), T_TIMEOUT(publish_stopped, 3600),
+          T_TIMEOUT(poll_and_commit_killed, 3600), T_TIMEOUT(poll_and_commit_stopped, 3600),
+          T_TIMEOUT(join_killed, 3600), T_TIMEOUT(join_stopped, 3600),
+          T_TIMEOUT(leave_killed, 3600), T_TIMEOUT(leave_stopped, 3600),
+          T_TIMEOUT(take_over_killed, 3600), T_TIMEOUT(take_over_stopped, 3600))

@@ -323,7 +323,7 @@ static void verify_stopped(void *argument, struct step_child *child)
             publish_other(f, &other,
                           others = 2); /* who is stopped does not keep others from publishing */
     }
-    uint64_t lowest = ring_lowest_unstamped(&ring, ring_tail(&ring));
+    uint64_t lowest = ring_lowest_unstamped(&ring, 0, ring_tail(&ring));
 
     if (lowest != UINT64_MAX && f->operation != RESOLVE)
         CHECK_EQ(ring_resolve(&ring, lowest), RESOLVE_WAIT); /* nobody pads the living */
@@ -463,7 +463,8 @@ TEST(resolve_stopped)
     walk_resolve(STEP_STOP);
 }
 
-TEST_MAIN("step_ring", T_TIMEOUT(resolve_killed, 120), T_TIMEOUT(resolve_stopped, 120), T_TIMEOUT(publish_killed, 120), T_TIMEOUT(publish_stopped, 120),
+TEST_MAIN("step_ring", T_TIMEOUT(resolve_killed, 120), T_TIMEOUT(resolve_stopped, 120),
+          T_TIMEOUT(publish_killed, 120), T_TIMEOUT(publish_stopped, 120),
           T_TIMEOUT(publish_with_refresh_killed, 120), T_TIMEOUT(publish_with_refresh_stopped, 120),
           T_TIMEOUT(batch_of_three_killed, 120), T_TIMEOUT(batch_of_three_stopped, 120),
           T_TIMEOUT(short_commit_killed, 120), T_TIMEOUT(short_commit_stopped, 120),

@@ -10,8 +10,8 @@
  * Checked: no unit that a living member may be looking at is overwritten.
  * Abstracted: records of one unit, batches of one; head (attach.pml): its fence stands here; generations do not wrap.
  * Bounds: CAP units, MAXT last offset, NH hand-overs.
- * Negative switches: NO_HOLD, NO_RECHECK, NO_FENCE (between hold and second look), HOLDS_FIRST (producer, in a single scan), RAISE_EARLY (the
- *   hold leaves what is still looked at). */
+ * Negative switches: NO_HOLD, NO_RECHECK, NO_FENCE (between hold and second look), HOLDS_FIRST (producer,
+ *   in a single scan), RAISE_EARLY (the hold leaves what is still looked at). */
 #ifndef CAP
 #define CAP 2
 #endif

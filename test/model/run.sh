@@ -144,12 +144,12 @@ run_one() {
             why="depth bound"
         elif [ -z "$errors" ] || [ $status -ne 0 ]; then
             why="no result: see $out/pan.log"
-        elif [ $expected = pass ] && [ "$errors" != 0 ]; then
+        elif [ "$expected" = pass ] && [ "$errors" != 0 ]; then
             why="$(sed -n 's/^pan:[0-9]*: //p' pan.log | head -1); spin -t -p $model.pml in $out"
             cp "$here/$model.pml" .
-        elif [ $expected = pass ] && grep -q 'Search not completed' pan.log; then
+        elif [ "$expected" = pass ] && grep -q 'Search not completed' pan.log; then
             why="search not completed"
-        elif [ $expected = fail ] && ! grep -q -e 'assertion violated' -e 'invalid end state (' pan.log; then
+        elif [ "$expected" = fail ] && ! grep -q -e 'assertion violated' -e 'invalid end state (' pan.log; then
             why="found nothing: a negative run must fail"
         fi
     fi
@@ -185,7 +185,7 @@ work=$(mktemp -d "${TMPDIR:-/tmp}/shmq-model.XXXXXX") || exit 1
 trap 'rm -rf "$work"' EXIT
 trap 'exit 130' INT TERM
 table | grep "$tiers" | grep -e "${MODEL_ONLY:-.}" | sed 's/^. //' | awk -v dir="$work" '{ print dir, NR, $0 }' >"$work/list"
-xargs -P "${MODEL_JOBS:-2}" -L 1 sh "$here/run.sh" --one <"$work/list"
+xargs -r -P "${MODEL_JOBS:-2}" -L 1 sh "$here/run.sh" --one <"$work/list"
 passed=$(cat "$work"/*/result 2>/dev/null | grep -c '^ok ')
 failed=$(($(wc -l <"$work/list") - passed))
 echo "$passed passed, $failed failed"

@@ -64,7 +64,8 @@ static bool bus_answers(void *argument)
 }
 
 /* Until it has succeeded. `again` is what a repeated call may say where the first had done its work. */
-static void call(struct session *session, const char *what, call_fn *run, int again, check_fn *check)
+static void call(struct session *session, const char *what, call_fn *run, int again,
+                 check_fn *check)
 {
     for (int i = 0; i < TRIES; i++) {
         int rc = run(session);
@@ -106,7 +107,8 @@ static uint32_t whole_topic(struct session *session, const char *topic)
         good = 0;
         rc = shmq_topic_describe(session->client.connection, topic, &info);
         if (rc == 0)
-            rc = shmq_partition_list(session->client.connection, topic, count_good_partition, &good);
+            rc =
+                shmq_partition_list(session->client.connection, topic, count_good_partition, &good);
     }
     if (rc == SHMQ_ENOTOPIC)
         return 0;

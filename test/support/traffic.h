@@ -21,11 +21,11 @@
 struct traffic;
 
 struct traffic_options {
-    const char *topic;  /* made already */
-    uint64_t messages;  /* of each producer, at most; 0: 2^18 */
-    uint32_t largest;   /* bytes of a body; 0: 400 */
-    uint32_t burst;     /* messages between two pauses of a millisecond; 0: 8 */
-    uint32_t batch;     /* 1: by shmq_publish_batch() now and then, and claim and commit */
+    const char *topic; /* made already */
+    uint64_t messages; /* of each producer, at most; 0: 2^18 */
+    uint32_t largest;  /* bytes of a body; 0: 400 */
+    uint32_t burst;    /* messages between two pauses of a millisecond; 0: 8 */
+    uint32_t batch;    /* 1: by shmq_publish_batch() now and then, and claim and commit */
 };
 
 struct traffic *traffic_new(const struct traffic_options *options);

@@ -32,8 +32,8 @@ struct traffic {
     _Atomic uint64_t next[TRAFFIC_PRODUCERS];     /* first number that was never attempted */
     bool group_used[TRAFFIC_GROUPS];
     bool consumer_killed;
-    _Atomic uint8_t *state[TRAFFIC_PRODUCERS];                  /* MESSAGE_ of each number */
-    _Atomic uint8_t *seen[TRAFFIC_GROUPS][TRAFFIC_PRODUCERS];   /* how often, up to 255 */
+    _Atomic uint8_t *state[TRAFFIC_PRODUCERS];                /* MESSAGE_ of each number */
+    _Atomic uint8_t *seen[TRAFFIC_GROUPS][TRAFFIC_PRODUCERS]; /* how often, up to 255 */
 };
 
 struct traffic_start {

@@ -67,8 +67,7 @@ static bool is_whole(const struct traffic *traffic, const struct shmq_message *m
         return false;
     memcpy(ret_body, message->body, sizeof(*ret_body));
     if (ret_body->magic != LANE_MAGIC || ret_body->lane >= TRAFFIC_PRODUCERS ||
-        ret_body->number >= traffic->options.messages ||
-        ret_body->length != message->body_length ||
+        ret_body->number >= traffic->options.messages || ret_body->length != message->body_length ||
         ret_body->length != length_of(traffic, ret_body->lane, ret_body->number))
         return false;
     expected = (unsigned char)mix(ret_body->number + ret_body->lane);
@@ -81,8 +80,8 @@ static bool is_whole(const struct traffic *traffic, const struct shmq_message *m
 
 /* ---- both ------------------------------------------------------------------------------------------------------ */
 
-__attribute__((format(printf, 3, 4))) static void
-note_error(struct traffic_lane *lane, int error, const char *format, ...)
+__attribute__((format(printf, 3, 4))) static void note_error(struct traffic_lane *lane, int error,
+                                                             const char *format, ...)
 {
     va_list arguments;
 
@@ -90,6 +89,25 @@ note_error(struct traffic_lane *lane, int error, const char *format, ...)
     vsnprintf(lane->why, sizeof(lane->why), format, arguments);
     va_end(arguments);
     atomic_store(&lane->error, error);
+}
+
+/* A lane may begin while there is no supervisor; connecting, unlike all later calls, does not wait for one. */
+static struct fixture_client connect_to_any(void)
+{
+    struct fixture_client client = {NULL, NULL};
+    int rc = SHMQ_ENOBUS;
+
+    for (int i = 0; i < 1000 && (rc == SHMQ_ENOBUS || rc == SHMQ_ETIMEOUT); i++) {
+        rc = shmq_connect(NULL, &client.connection);
+        if (rc == SHMQ_ENOBUS)
+            test_sleep_ms(10);
+    }
+    if (rc != 0) {
+        FAIL("connect: %d: %s", rc, shmq_errmsg(NULL));
+        test_abort();
+    }
+    REQUIRE_OK(shmq_channel_open(client.connection, &client.channel));
+    return client;
 }
 
 /* ---- a producer ------------------------------------------------------------------------------------------------ */
@@ -189,7 +207,7 @@ void traffic_run_producer(void *argument)
 {
     const struct traffic_start *start = argument;
     struct traffic *traffic = start->traffic;
-    struct fixture_client client = fixture_connect();
+    struct fixture_client client = connect_to_any();
     struct sender sender = {.traffic = traffic,
                             .lane = &traffic->producers[start->lane],
                             .number = start->lane,
@@ -281,7 +299,7 @@ static bool is_complete(struct receiver *receiver, uint64_t low[TRAFFIC_PRODUCER
 static int receive_next(struct receiver *receiver, shmq_consumer *consumer)
 {
     struct shmq_message messages[POLL_MOST];
-    int n = shmq_poll(consumer, messages, POLL_MOST, 50);
+    int n = shmq_poll(consumer, messages, POLL_MOST, 20);
 
     if (n < 0)
         note_error(receiver->lane, n, "poll: %d: %s", n, shmq_errmsg(NULL));
@@ -297,7 +315,7 @@ void traffic_run_consumer(void *argument)
     const struct traffic_start *start = argument;
     struct traffic *traffic = start->traffic;
     struct receiver receiver = {.traffic = traffic, .lane = &traffic->consumers[start->lane]};
-    struct fixture_client client = fixture_connect();
+    struct fixture_client client = connect_to_any();
     uint64_t low[TRAFFIC_PRODUCERS] = {0}, deadline_ns = UINT64_MAX;
     char group[16];
     int n = 0;
