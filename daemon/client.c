@@ -85,31 +85,54 @@ static void watch_pidfd(struct client *client)
                     why.text);
 }
 
-static void on_absent_timer(struct loop_timer *timer, void *context)
+static void forget_the_dead(struct realm *realm)
 {
-    struct realm *realm = context;
-    struct clients *clients = &realm->clients;
     struct client *next;
 
-    for (struct client *client = clients->first; client; client = next) {
+    for (struct client *client = realm->clients.first; client; client = next) {
         next = client->next;
         if (!client->peer && !client->leaving && client_is_dead(client))
             cleanup_client(client, "it ended while it was not connected");
     }
-    if (clients->absent == 0)
-        return;
-    clients->absent_wait_ns = min_u64(clients->absent_wait_ns * 2, ABSENT_LAST_NS);
-    loop_timer_set(&realm->loop, timer, clock_monotonic_ns() + clients->absent_wait_ns,
-                   on_absent_timer, realm);
 }
 
-static void test_absent_soon(struct realm *realm)
+static void on_absent_timer(struct loop_timer *timer, void *context);
+
+static void test_absent_in(struct realm *realm, uint64_t wait_ns)
 {
     struct clients *clients = &realm->clients;
 
-    clients->absent_wait_ns = ABSENT_FIRST_NS;
-    loop_timer_set(&realm->loop, &clients->absent_timer,
-                   clock_monotonic_ns() + clients->absent_wait_ns, on_absent_timer, realm);
+    clients->absent_wait_ns = wait_ns;
+    clients->absent_due_ns = clock_monotonic_ns() + wait_ns;
+    loop_timer_set(&realm->loop, &clients->absent_timer, clients->absent_due_ns, on_absent_timer,
+                   realm);
+}
+
+static void on_absent_timer(struct loop_timer *timer UNUSED, void *context)
+{
+    struct realm *realm = context;
+    struct clients *clients = &realm->clients;
+
+    clients->absent_due_ns = 0;
+    forget_the_dead(realm);
+    if (clients->absent > 0 && clients->absent_due_ns == 0)
+        test_absent_in(realm, min_u64(clients->absent_wait_ns * 2, ABSENT_LAST_NS));
+}
+
+/* A test that is due already is not put off: whoever drops connections all the time would keep the
+ * dead in for ever. */
+static void test_absent_soon(struct realm *realm)
+{
+    uint64_t due_ns = realm->clients.absent_due_ns;
+
+    if (due_ns == 0 || due_ns > clock_monotonic_ns() + ABSENT_FIRST_NS)
+        test_absent_in(realm, ABSENT_FIRST_NS);
+}
+
+static void stop_absent_tests(struct clients *clients)
+{
+    clients->absent_due_ns = 0;
+    loop_timer_stop(&clients->absent_timer);
 }
 
 void client_set_peer(struct client *client, struct peer *peer)
@@ -118,7 +141,7 @@ void client_set_peer(struct client *client, struct peer *peer)
 
     if (!client->peer && peer) {
         if (--clients->absent == 0)
-            loop_timer_stop(&clients->absent_timer);
+            stop_absent_tests(clients);
     } else if (client->peer && !peer) {
         clients->absent++;
         if (!client->leaving)
@@ -168,6 +191,9 @@ int client_new(struct realm *realm, const struct bus_client *facts, int pidfd,
 
     if (!user)
         return error_set(why, SHMQ_ENOMEM, "shmqd: out of memory for another client");
+    if (user->clients >= realm->config.connections_per_user ||
+        realm->clients.count >= realm->config.clients)
+        forget_the_dead(realm); /* those that went without a word make room */
     if (user->clients >= realm->config.connections_per_user)
         return error_set(
             why, SHMQ_ELIMIT,
@@ -252,7 +278,7 @@ static void leave(struct client *client)
     if (!client->peer)
         clients->absent--;
     if (clients->absent == 0)
-        loop_timer_stop(&clients->absent_timer);
+        stop_absent_tests(clients);
     loop_remove(&client->pidfd_source);
     cleanup_close(&client->pidfd);
     free(client);
@@ -268,7 +294,7 @@ void clients_deinit(struct realm *realm)
 {
     struct client *next;
 
-    loop_timer_stop(&realm->clients.absent_timer);
+    stop_absent_tests(&realm->clients);
     loop_timer_stop(&realm->clients.retry_timer);
     for (struct client *client = realm->clients.first; client; client = next) {
         next = client->next;

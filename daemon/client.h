@@ -57,6 +57,7 @@ struct clients {
     uint32_t count;
     uint32_t absent;
     uint64_t absent_wait_ns; /* between two tests of the absent; grows */
+    uint64_t absent_due_ns;  /* of the next one; 0: none */
     struct loop_timer absent_timer;
     struct loop_timer retry_timer; /* the next of those that are leaving */
     struct user *users;
