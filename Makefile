@@ -186,7 +186,7 @@ either         := $(subst $(empty) ,|,$(strip daemon/ $(daemon_headers)))
 needs_daemon   := $(shell grep -lE '^.include "($(either))' /dev/null $(SUPPORT_SRC) $(UNIT_SRC) \
                     $(CRASH_SRC))
 SUPPORT_SRC := $(filter-out $(needs_daemon),$(SUPPORT_SRC))
-UNIT_SRC    := $(filter-out $(needs_daemon),$(UNIT_SRC))
+UNIT_SRC    := $(filter-out $(needs_daemon) test/test_cli%,$(UNIT_SRC)) # the tool's suites start shmqd
 CRASH_SRC   := $(filter-out $(needs_daemon),$(CRASH_SRC))
 SCRIPTS     :=
 endif
