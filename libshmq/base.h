@@ -16,10 +16,6 @@
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "shmq needs a little-endian machine");
 _Static_assert(sizeof(void *) == 8, "shmq needs 64-bit pointers");
 
-/* Words with different writers stand this far apart: two cache lines, because x86 prefetches lines
- * in pairs and some ARM cores have 128-byte lines. */
-#define CACHE_SPACING 128
-
 #define LIKELY(condition)   __builtin_expect(!!(condition), 1)
 #define UNLIKELY(condition) __builtin_expect(!!(condition), 0)
 
@@ -60,11 +56,6 @@ void __tsan_acquire(void *address);
 
 /* For constant expressions; at run time use align_up_u64(). The alignment is a power of two. */
 #define ALIGN_UP(value, alignment) (((value) + (alignment)-1) & ~((alignment)-1))
-
-/* Pins of shared layouts: a change of a size or place does not compile. */
-#define PIN_SIZE(type, bytes) _Static_assert(sizeof(type) == (bytes), "size of " #type)
-#define PIN_OFFSET(type, member, bytes) \
-    _Static_assert(offsetof(type, member) == (bytes), "place of " #type "." #member)
 
 static inline uint64_t min_u64(uint64_t a, uint64_t b)
 {

@@ -7,8 +7,6 @@
  */
 #include "libshmq/cursor.h"
 
-#include "libshmq/clock.h"
-
 /* An honest head rises by an eighth of the ring at a time; who raises it faster than we can look has
  * scribbled. */
 #define ATTACH_ROUNDS_MAX 1000

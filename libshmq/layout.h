@@ -2,7 +2,7 @@
  *
  * The one definition of shared bytes: nothing else may describe them. Segments are split by
  * writer, so that permissions are mmap flags; words with different writers stand at least
- * CACHE_SPACING apart. There are offsets here, never pointers, and no pthread objects. All words
+ * LAYOUT_SPACING apart. There are offsets here, never pointers, and no pthread objects. All words
  * that change while others look are C11 atomics, lock-free and address-free, and are always
  * reached through the *first* mapping of their segment.
  *
@@ -349,7 +349,8 @@ static_assert(ATOMIC_LLONG_LOCK_FREE == 2 && ATOMIC_INT_LOCK_FREE == 2,
 static_assert(sizeof(_Atomic uint64_t) == 8 && sizeof(_Atomic uint32_t) == 4,
               "shared atomics have no lock inside");
 
-/* One number for all sizes and offsets above: builds that differ refuse each other. A sum of
+/* One number for the sizes and limits above: builds that differ refuse each other. Offsets are
+ * pinned by the assertions; who moves one raises LAYOUT_VERSION. A sum of
  * products, so that it is a constant expression; collisions matter little beside the version. */
 #define LAYOUT_MIX(h, x) ((h)*UINT64_C(0x100000001b3) + (uint64_t)(x))
 #define LAYOUT_FINGERPRINT \

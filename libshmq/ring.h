@@ -79,7 +79,6 @@ struct ring {
 enum ring_outcome {
     RING_OK = 0,
     RING_NO_ROOM = 1, /* refresh the limit, else wait, reject or give up */
-    RING_LAPPED = 2,  /* the reader was overtaken: resynchronise */
 };
 
 struct ring_producer {
