@@ -94,7 +94,6 @@ static int enter_member(void *context)
     atomic_store_explicit(&member->hold, HOLD_NONE, memory_order_relaxed);
     atomic_store_explicit(&member->released, 0, memory_order_relaxed);
     atomic_store_explicit(&member->records, 0, memory_order_relaxed);
-    atomic_store_explicit(&member->bytes, 0, memory_order_relaxed);
     atomic_store_explicit(&member->lost_bytes, work->lost, memory_order_relaxed);
     atomic_store_explicit(&member->position, 0, memory_order_relaxed);
     atomic_store_explicit(&member->poll_ns, 0, memory_order_relaxed);

@@ -96,7 +96,6 @@ static int give_slot(void *context)
     if (work->dirty)
         return 0;
     atomic_store_explicit(&slot->records, 0, memory_order_relaxed);
-    atomic_store_explicit(&slot->bytes, 0, memory_order_relaxed);
     atomic_store_explicit(&slot->token, work->token, memory_order_relaxed);
     FAULT("slot.assign.token");
     /* ORDER clear -> claim: release: its new owner finds it cleared. */

@@ -189,6 +189,7 @@ void assignment_list_owned(struct shmq_consumer *c)
         if (is_read(&c->partitions[i]))
             c->owned[c->owned_count++] = &c->partitions[i];
     }
+    c->sole = c->owned_count == 1 && !c->owned[0]->copies ? c->owned[0] : NULL;
     if (c->next >= c->owned_count)
         c->next = 0;
     consumer_resume_watch(c);

@@ -19,7 +19,10 @@ _Static_assert(sizeof(void *) == 8, "shmq needs 64-bit pointers");
 #define LIKELY(condition)   __builtin_expect(!!(condition), 1)
 #define UNLIKELY(condition) __builtin_expect(!!(condition), 0)
 
-#define COLD          __attribute__((cold, noinline))
+#define COLD __attribute__((cold, noinline))
+/* For the two or three hottest functions, which hold no arrays: a local whose address goes to the
+ * kernel's clock would bring one in. */
+#define NO_CANARY     __attribute__((no_stack_protector))
 #define ALWAYS_INLINE inline __attribute__((always_inline))
 /* Looks at memory that others may be storing to without atomics, and can tell when it was misled. */
 #define RACY_BY_DESIGN __attribute__((noinline, no_sanitize("thread")))

@@ -3,6 +3,7 @@
  * consumer.h: a consumer: a member of a group on all partitions of a topic.
  *
  *   consumer.c          poll: reading what is there (hot)
+ *   consumer_copy.c     the same where producers may overwrite it: copies
  *   consumer_wait.c     poll: spinning, sleeping, claims that stay unstamped; the descriptor
  *   consumer_open.c     open, close, new partitions, opening anew in another session
  *   consumer_offsets.c  commit, seek, position, describe
@@ -71,8 +72,11 @@ struct shmq_consumer {
     const _Atomic uint32_t *event;
     struct consumer_partition **owned; /* those that are read */
     uint32_t owned_count;
-    uint32_t next;     /* where the next poll begins among them */
+    struct consumer_partition *sole; /* the one that is read, if it is the only one and has views */
+    uint32_t next;                   /* where the next poll begins among them */
+    uint32_t streak;   /* polls that found nothing, and then something at once: a stream */
     uint32_t prefetch; /* messages of one partition in one poll */
+    uint32_t wait;     /* enum shmq_wait */
     bool auto_commit;
     bool stopped; /* something has to be said or done before anything is read: consumer_attend() */
 
@@ -82,8 +86,7 @@ struct shmq_consumer {
     size_t arena_used;
 
     /* Cold. */
-    int failed;    /* the whole topic or group: SHMQ_ENOTOPIC, SHMQ_ENOGROUP */
-    uint32_t wait; /* enum shmq_wait */
+    int failed; /* the whole topic or group: SHMQ_ENOTOPIC, SHMQ_ENOGROUP */
     uint64_t spin_ns;
     struct consumer_partition *partitions;
     uint32_t partition_count;
@@ -148,6 +151,12 @@ uint32_t consumer_take(struct shmq_consumer *consumer, struct shmq_message *mess
 
 /* Auto commit of all that earlier polls returned, however little. */
 void consumer_commit_all(struct shmq_consumer *consumer) COLD;
+
+/* ---- consumer_copy.c ------------------------------------------------------------------------- */
+
+/* Takes copies into the arena. *ret_full: the arena has no room for more; the next poll goes on here. */
+uint32_t consumer_take_copies(struct shmq_consumer *consumer, struct consumer_partition *cp,
+                              struct shmq_message *messages, uint32_t max, bool *ret_full);
 
 /* ---- consumer_wait.c ------------------------------------------------------------------------- */
 

@@ -113,7 +113,7 @@ struct arrays {
 
 static bool make_arrays(uint32_t count, struct arrays *arrays)
 {
-    arrays->partitions = calloc(count, sizeof(*arrays->partitions));
+    arrays->partitions = handles_alloc(count, sizeof(*arrays->partitions));
     arrays->owned = calloc(count, sizeof(struct consumer_partition *));
     arrays->words = calloc((size_t)count + 1, sizeof(*arrays->words));
     return arrays->partitions && arrays->owned && arrays->words;
@@ -138,6 +138,7 @@ static void use_arrays(struct shmq_consumer *c, const struct arrays *arrays, uin
     c->words = arrays->words;
     c->partition_count = count;
     c->owned_count = 0;
+    c->sole = NULL;
     c->next = 0;
     free_arrays(&old);
 }
@@ -242,6 +243,7 @@ static void close_partitions(struct shmq_consumer *c)
         close_partition(&c->partitions[i]);
     c->partition_count = 0;
     c->owned_count = 0;
+    c->sole = NULL;
 }
 
 /* The topic and group in this session, in the place of what was open in an earlier one. */
@@ -373,7 +375,7 @@ static int check_names(const char *topic, const char *group, struct error_buffer
 static struct shmq_consumer *make_consumer(shmq_channel *channel, const char *topic,
                                            const struct shmq_consumer_options *options)
 {
-    struct shmq_consumer *c = calloc(1, sizeof(*c));
+    struct shmq_consumer *c = handles_alloc(1, sizeof(*c));
 
     if (!c)
         return NULL;

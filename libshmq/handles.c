@@ -7,7 +7,11 @@
 #include "libshmq/handles.h"
 
 #include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
+
+#include "libshmq/layout.h"
 
 _Atomic uint32_t handles_fork_count;
 
@@ -128,6 +132,20 @@ void handles_move_fd(struct tracked_fd *to, struct tracked_fd *from)
     if (fd >= 0)
         handles_track_locked(to, fd);
     handles_unlock();
+}
+
+/* ---- memory ---------------------------------------------------------------------------------- */
+
+void *handles_alloc(size_t count, size_t bytes)
+{
+    size_t all;
+    void *memory;
+
+    if (__builtin_mul_overflow(count, bytes, &all) || all > SIZE_MAX - LAYOUT_SPACING)
+        return NULL;
+    all = align_up_u64(all, LAYOUT_SPACING);
+    memory = aligned_alloc(LAYOUT_SPACING, all);
+    return memory ? memset(memory, 0, all) : NULL;
 }
 
 /* ---- errors ---------------------------------------------------------------------------------- */

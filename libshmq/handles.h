@@ -26,8 +26,9 @@
 
 struct shmq_connection;
 
-/* Changed by the fork handler alone, when the process has one thread. */
-extern _Atomic uint32_t handles_fork_count;
+/* Changed by the fork handler alone, when the process has one thread. Hidden: read without a detour by the
+ * table of symbols. */
+extern _Atomic uint32_t handles_fork_count __attribute__((visibility("hidden")));
 
 /* Remembered by every handle at its birth. */
 static ALWAYS_INLINE uint32_t handles_fork_now(void)
@@ -75,6 +76,11 @@ struct error_buffer *handles_error(uint64_t serial);
 /* The sentence; "" if this thread's last error was another connection's. Serial 0: whatever it was.
  */
 const char *handles_error_text(uint64_t serial);
+
+/* Zeroed memory for `count` things of `bytes` each on cache lines of its own: two threads' producers and
+ * consumers, which each of them writes all the time, must not lie side by side. free() gives it back.
+ * NULL: there is none. */
+void *handles_alloc(size_t count, size_t bytes);
 
 /* A number that no other connection of this process has. */
 uint64_t handles_next_serial(void);

@@ -203,8 +203,8 @@ static_assert(sizeof(struct state_segment) == 5376, "state segment");
 struct producer_slot {
     _Atomic uint64_t at;      /* claimed offset | SLOT_ bits; 0 = none */
     _Atomic uint64_t end;     /* end of the claim that `at` names */
-    _Atomic uint64_t records; /* statistics of this slot's life, relaxed */
-    _Atomic uint64_t bytes;
+    _Atomic uint64_t records; /* a statistic of this slot's life, relaxed */
+    uint64_t reserved0;
     _Atomic uint64_t
         doing; /* the router's: ingress offset that is being copied, and that is copied */
     _Atomic uint64_t done;
@@ -259,7 +259,7 @@ struct group_member {
     _Atomic uint64_t client; /* CLIENT_NONE: index is free */
     _Atomic uint64_t released; /* generation that this member has let go */
     _Atomic uint64_t records;  /* statistics, relaxed */
-    _Atomic uint64_t bytes;
+    uint64_t reserved0;
     _Atomic uint64_t lost_bytes;
     _Atomic uint64_t position; /* where it reads, for lag; a statistic, gates nothing */
     _Atomic uint64_t poll_ns;  /* CLOCK_MONOTONIC of its last slow poll; a statistic */

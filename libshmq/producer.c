@@ -39,64 +39,123 @@ static int refuse_partition(struct shmq_producer *p, uint32_t partition, struct 
                      partition, p->partition_count);
 }
 
-/* Writes and stamps one message at its claimed offset. Returns the attention word. */
-static ALWAYS_INLINE uint32_t write_one(struct shmq_producer *p, struct producer_partition *pp,
-                                        uint32_t partition, uint64_t offset, uint32_t length,
-                                        uint64_t size, struct shmq_message *message)
+/* The message is stamped, and somebody has asked to be told. */
+static int publish_noticed(struct shmq_producer *p, struct shmq_message *message,
+                           struct producer_partition *pp, uint32_t attention) COLD;
+
+static int publish_noticed(struct shmq_producer *p, struct shmq_message *message,
+                           struct producer_partition *pp, uint32_t attention)
 {
-    uint64_t timestamp_ns = producer_timestamp(p);
+    int rc = 0;
 
-    producer_write(pp, offset, length, timestamp_ns, message);
-    ring_commit(&pp->ring, offset, size);
-    uint32_t attention = wait_wake(pp->wait, ATTENTION_DATA, pp->fence_mode);
+    if (attention & ATTENTION_DATA)
+        wait_wake_slow(pp->wait, ATTENTION_DATA);
+    if (attention & ATTENTION_CLOSED) {
+        rc = producer_after_closed(p, pp->index, handles_error(p->connection->serial));
+        if (rc == 1) /* it went to a bus that is gone: once more */
+            rc = publish_cold(p, message);
+    }
+    return rc;
+}
 
-    ring_count(&pp->ring, 1, length);
+/* Stamps the record at its claimed offset, and says so. Returns the attention word, on which the
+ * caller acts. */
+static ALWAYS_INLINE uint32_t finish_one(struct producer_partition *pp, struct record *record,
+                                         uint64_t offset, uint64_t timestamp_ns,
+                                         struct shmq_message *message, bool fence_mode)
+{
+    ring_stamp_record(record, pp->ring.salt, offset, RECORD_COMMITTED);
+    ring_release_claim(pp->ring.slot, 1);
+    uint32_t attention = wait_look(pp->wait, fence_mode);
+
     message->offset = offset;
     message->timestamp_ns = timestamp_ns;
-    message->partition = partition;
+    message->partition = pp->index;
     return attention;
 }
 
-/* The message is stamped; 0 if it counts, else the reason, or once more. */
-static int publish_closed(struct shmq_producer *p, struct shmq_message *message,
-                          uint32_t partition) COLD;
+#define ATTENTION_OF_PUBLISH (ATTENTION_DATA | ATTENTION_CLOSED)
 
-static int publish_closed(struct shmq_producer *p, struct shmq_message *message, uint32_t partition)
+/* A small body and nothing else, to a partition whose path is known. */
+static ALWAYS_INLINE int publish_small(struct shmq_producer *p, struct producer_partition *pp,
+                                       struct shmq_message *message, uint64_t length,
+                                       uint64_t timestamp_ns, bool multi)
 {
-    int rc = producer_after_closed(p, partition, handles_error(p->connection->serial));
+    uint64_t offset;
 
-    return rc == 1 ? publish_cold(p, message) : rc;
+    if (UNLIKELY(ring_claim_as(&pp->ring, record_size(length), multi, false, &offset) != RING_OK))
+        return publish_without_room(p, message, pp->index);
+    struct record *record = ring_record(pp->ring.data, pp->ring.mask, offset);
+
+    ring_fill_header(record, pp->ring.slot_index, (uint32_t)length, timestamp_ns, 0, 0,
+                     RECORD_TYPE_DATA);
+    copy_small(record->payload, message->body, length);
+    uint32_t attention = finish_one(pp, record, offset, timestamp_ns, message, false);
+
+    return UNLIKELY(attention & ATTENTION_OF_PUBLISH) ? publish_noticed(p, message, pp, attention)
+                                                      : 0;
 }
 
-int shmq_publish(shmq_producer *p, struct shmq_message *message)
-{
-    uint64_t length, offset;
-    uint32_t partition;
+/* Any message, on any path, into a ring that has room; else the cold path. */
+static int publish_any(struct shmq_producer *p, struct shmq_message *message, uint64_t timestamp_ns)
+    __attribute__((noinline));
 
-    if (UNLIKELY(!p || !message || message_has_holes(message)))
-        return handles_usage_error(p ? p->connection->serial : 0,
-                                   "publish: producer, message, or a part of it is NULL");
-    if (handles_forked(p->fork_count))
-        return handles_fork_error(p->connection->serial);
+static int publish_any(struct shmq_producer *p, struct shmq_message *message, uint64_t timestamp_ns)
+{
+    uint64_t length = message_length(message);
+    uint64_t offset;
+
+    if (message_has_holes(message))
+        return handles_usage_error(p->connection->serial, "publish: a part of the message is NULL");
     if (UNLIKELY(p->claimed))
         return refuse_busy(p);
-    length = message_length(message);
     if (producer_is_called(p) || UNLIKELY(length > p->max_message))
         return publish_cold(p, message);
-    partition = producer_choose(p, message);
+    uint32_t partition = producer_choose(p, message);
+
     if (UNLIKELY(partition >= p->partition_count))
         return publish_cold(p, message);
-
     struct producer_partition *pp = &p->partitions[partition];
-    uint64_t size = record_size(length);
+    bool overwrites = pp->path == PUBLISH_FENCED;
 
-    if (UNLIKELY(ring_claim(&pp->ring, size, &offset) != RING_OK))
+    if (UNLIKELY(ring_claim_as(&pp->ring, record_size(length), pp->ring.multi, overwrites,
+                               &offset) != RING_OK))
         return publish_without_room(p, message, partition);
-    uint32_t attention = write_one(p, pp, partition, offset, (uint32_t)length, size, message);
+    struct record *record = ring_record(pp->ring.data, pp->ring.mask, offset);
 
-    if (UNLIKELY(attention & ATTENTION_CLOSED))
-        return publish_closed(p, message, partition);
-    return 0;
+    producer_write(record, pp->ring.slot_index, (uint32_t)length, timestamp_ns, message);
+    uint32_t attention = finish_one(pp, record, offset, timestamp_ns, message, pp->fence_mode);
+
+    return UNLIKELY(attention & ATTENTION_OF_PUBLISH) ? publish_noticed(p, message, pp, attention)
+                                                      : 0;
+}
+
+NO_CANARY int shmq_publish(shmq_producer *p, struct shmq_message *message)
+{
+    if (UNLIKELY(!p || !message))
+        return handles_usage_error(p ? p->connection->serial : 0,
+                                   "publish: producer or message is NULL");
+    if (handles_forked(p->fork_count))
+        return handles_fork_error(p->connection->serial);
+    /* The clock before the claim, which should be short, and before all that would have to be kept across
+     * its call. */
+    uint64_t timestamp_ns = producer_timestamp(p);
+    uint64_t lengths = message_lengths(message);
+
+    if (UNLIKELY(lengths >= p->small_bound) || UNLIKELY(!message->body) ||
+        UNLIKELY(message->flags & SHMQ_MESSAGE_PARTITION) || producer_is_called(p))
+        return publish_any(p, message, timestamp_ns);
+    struct producer_partition *pp = p->turn;
+
+    if (LIKELY(pp->path == PUBLISH_SINGLE)) {
+        p->turn = pp->following;
+        return publish_small(p, pp, message, lengths, timestamp_ns, false);
+    }
+    if (LIKELY(pp->path == PUBLISH_MULTI)) {
+        p->turn = pp->following;
+        return publish_small(p, pp, message, lengths, timestamp_ns, true);
+    }
+    return publish_any(p, message, timestamp_ns);
 }
 
 /* One attempt after attending. 0, an error, or 1: the partitions changed, or the bus; again. */
@@ -108,7 +167,11 @@ static int publish_attempt(struct shmq_producer *p, struct shmq_message *message
     bool moved = false;
     uint64_t offset;
 
-    while (ring_claim(&p->partitions[partition].ring, size, &offset) != RING_OK) {
+    for (;;) {
+        struct ring_producer *ring = &p->partitions[partition].ring;
+
+        if (ring_claim_as(ring, size, ring->multi, ring->overwrites, &offset) == RING_OK)
+            break;
         int rc = producer_make_room(p, partition, size, deadline_ns, &moved, why);
 
         if (rc < 0)
@@ -116,9 +179,15 @@ static int publish_attempt(struct shmq_producer *p, struct shmq_message *message
         if (moved)
             return 1;
     }
-    uint32_t attention =
-        write_one(p, &p->partitions[partition], partition, offset, (uint32_t)length, size, message);
+    struct producer_partition *pp = &p->partitions[partition];
+    struct record *record = ring_record(pp->ring.data, pp->ring.mask, offset);
+    uint64_t timestamp_ns = producer_timestamp(p);
 
+    producer_write(record, pp->ring.slot_index, (uint32_t)length, timestamp_ns, message);
+    uint32_t attention = finish_one(pp, record, offset, timestamp_ns, message, pp->fence_mode);
+
+    if (attention & ATTENTION_DATA)
+        wait_wake_slow(pp->wait, ATTENTION_DATA);
     return attention & ATTENTION_CLOSED ? producer_after_closed(p, partition, why) : 0;
 }
 
@@ -237,6 +306,7 @@ int shmq_claim(shmq_producer *p, const void *key, uint16_t key_length, uint32_t 
     };
     p->claim_key_length = key_length;
     p->claimed = true;
+    producer_bound_lengths(p);
     *ret_claim = p->claim;
     return 0;
 }
@@ -279,8 +349,8 @@ int shmq_commit(struct shmq_claim *claim)
     ring_commit(&pp->ring, claim->offset, record_size(length));
     uint32_t attention = wait_wake(pp->wait, ATTENTION_DATA, pp->fence_mode);
 
-    ring_count(&pp->ring, 1, length);
     p->claimed = false;
+    producer_bound_lengths(p);
     claim->producer = NULL;
     if (UNLIKELY(attention & ATTENTION_CLOSED)) {
         rc = producer_after_closed(p, claim->partition, handles_error(p->connection->serial));
@@ -304,6 +374,7 @@ int shmq_abort(struct shmq_claim *claim)
     ring_abort(&pp->ring, claim->offset);
     (void)wait_wake(pp->wait, ATTENTION_DATA, pp->fence_mode); /* readers behind it may go on */
     p->claimed = false;
+    producer_bound_lengths(p);
     claim->producer = NULL;
     return 0;
 }

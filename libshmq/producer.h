@@ -6,9 +6,10 @@
  * One thread at a time. Publishing makes no system call, takes no lock, allocates nothing and
  * divides nothing while there is room; everything unusual leaves the hot path for the cold one
  * (producer_room.c), which finds out what it is: a changed event word, a ring without room, a
- * partition that is closed. Trick: a partition that must not be written any more has limit 0, so
- * its claims fail for want of room and the cold path meets the reason (`dead`); the hot path needs
- * no branch for it.
+ * partition that is closed. Two tricks spare the hot path its branches. A partition that must not be
+ * written any more has limit 0, so its claims fail for want of room and the cold path meets the
+ * reason (`dead`). And a message's three lengths are compared as one word with `lengths_bound`, so
+ * that a key, headers, a body that is too long and an outstanding claim are one branch.
  *
  *   producer.c         publish, claim, commit, abort: the hot path
  *   producer_batch.c   publish_batch
@@ -28,9 +29,22 @@
 #include "libshmq/shmq.h"
 #include "libshmq/wait.h"
 
+/* Bodies up to here are copied in place, with at most four loads and stores and no call. */
+#define PUBLISH_SMALL 64u
+
+/* Which code publishes to a partition: decided when it is opened. */
+enum publish_path {
+    PUBLISH_SINGLE = 0, /* one producer, gated, membarrier mode */
+    PUBLISH_MULTI = 1,  /* several producers, gated, membarrier mode */
+    PUBLISH_FENCED = 2, /* drop-old, spill, fence mode */
+};
+
 struct producer_partition {
     struct ring_producer ring;
     struct wait_segment *wait;
+    struct producer_partition *following; /* round robin: the next one's turn */
+    uint32_t index;
+    uint8_t path; /* enum publish_path */
     bool fence_mode;
     int dead; /* 0, or why nothing is written any more: limit is 0 then */
     struct attachment *attachment;
@@ -40,15 +54,17 @@ struct producer_partition {
 
 struct shmq_producer {
     /* Read by every publish. */
-    uint32_t fork_count;
-    uint32_t event_seen;
+    uint64_t small_bound; /* producer_bound_lengths() */
     const _Atomic uint32_t *event;
-    struct producer_partition *partitions;
+    uint32_t event_seen;
+    uint32_t fork_count;
+    struct producer_partition *turn; /* round robin */
+    uint32_t timestamps;             /* enum timestamp_mode */
     uint32_t partition_count;
-    uint32_t next; /* round robin */
-    uint32_t max_message;
-    uint32_t timestamps; /* enum timestamp_mode */
+    struct producer_partition *partitions;
     struct fastmod modulo;
+    uint64_t lengths_bound;
+    uint32_t max_message;
     bool claimed; /* a public claim is outstanding */
 
     /* The rest is cold. */
@@ -119,31 +135,70 @@ static ALWAYS_INLINE uint64_t producer_timestamp(const struct shmq_producer *pro
     return producer->timestamps == TIMESTAMP_PRECISE ? clock_realtime_ns() : 0;
 }
 
-/* Up to 32 bytes, the common size, without a call: two loads and stores that may overlap. */
-static ALWAYS_INLINE void copy_bytes(unsigned char *to, const void *from, size_t bytes)
+/* Sixteen bytes as one register: an array would bring a stack canary into the hot path. */
+typedef struct {
+    uint64_t low, high;
+} copy_unit;
+
+/* Up to PUBLISH_SMALL bytes: loads and stores that overlap in the middle. */
+static ALWAYS_INLINE void copy_small(unsigned char *to, const unsigned char *from, size_t bytes)
 {
-    const unsigned char *source = from;
+    if (LIKELY(bytes >= 16)) {
+        copy_unit first, last;
 
-    if (bytes > 32) {
-        memcpy(to, source, bytes);
-    } else if (bytes >= 16) {
-        unsigned char low[16], high[16];
+        memcpy(&first, from, 16);
+        memcpy(&last, from + bytes - 16, 16);
+        if (bytes > 32) {
+            copy_unit second, third;
 
-        memcpy(low, source, 16);
-        memcpy(high, source + bytes - 16, 16);
-        memcpy(to, low, 16);
-        memcpy(to + bytes - 16, high, 16);
+            memcpy(&second, from + 16, 16);
+            memcpy(&third, from + bytes - 32, 16);
+            memcpy(to + 16, &second, 16);
+            memcpy(to + bytes - 32, &third, 16);
+        }
+        memcpy(to, &first, 16);
+        memcpy(to + bytes - 16, &last, 16);
     } else if (bytes >= 8) {
         uint64_t low, high;
 
-        memcpy(&low, source, 8);
-        memcpy(&high, source + bytes - 8, 8);
+        memcpy(&low, from, 8);
+        memcpy(&high, from + bytes - 8, 8);
         memcpy(to, &low, 8);
         memcpy(to + bytes - 8, &high, 8);
-    } else {
-        for (size_t i = 0; i < bytes; i++)
-            to[i] = source[i];
+    } else if (bytes >= 4) {
+        uint32_t low, high;
+
+        memcpy(&low, from, 4);
+        memcpy(&high, from + bytes - 4, 4);
+        memcpy(to, &low, 4);
+        memcpy(to + bytes - 4, &high, 4);
+    } else if (bytes > 0) {
+        to[0] = from[0];
+        to[bytes - 1] = from[bytes - 1];
+        to[bytes / 2] = from[bytes / 2];
     }
+}
+
+static ALWAYS_INLINE void copy_bytes(unsigned char *to, const void *from, size_t bytes)
+{
+    if (bytes > PUBLISH_SMALL)
+        memcpy(to, from, bytes);
+    else
+        copy_small(to, from, bytes);
+}
+
+_Static_assert(offsetof(struct shmq_message, body_length) == 24 &&
+                   offsetof(struct shmq_message, key_length) == 28 &&
+                   offsetof(struct shmq_message, headers_length) == 30,
+               "lengths in the word at 24");
+
+/* Body, key << 32, headers << 48: a word below 2^32 is of a message that has but a body. */
+static ALWAYS_INLINE uint64_t message_lengths(const struct shmq_message *message)
+{
+    uint64_t lengths;
+
+    memcpy(&lengths, &message->body_length, sizeof(lengths));
+    return lengths;
 }
 
 static ALWAYS_INLINE uint64_t message_length(const struct shmq_message *message)
@@ -158,16 +213,23 @@ static ALWAYS_INLINE bool message_has_holes(const struct shmq_message *message)
                     (!message->headers && message->headers_length));
 }
 
+/* After max_message or `claimed` changed: messages whose lengths are below the bounds have but a body
+ * (a small one), and it may be published now. */
+static inline void producer_bound_lengths(struct shmq_producer *producer)
+{
+    producer->lengths_bound = producer->claimed ? 0 : (uint64_t)producer->max_message + 1;
+    producer->small_bound = min_u64(producer->lengths_bound, PUBLISH_SMALL + 1);
+}
+
 /* Header and payload of a claimed record, all but its stamp. */
-static ALWAYS_INLINE void producer_write(struct producer_partition *pp, uint64_t offset,
+static ALWAYS_INLINE void producer_write(struct record *record, uint16_t slot_index,
                                          uint32_t length, uint64_t timestamp_ns,
                                          const struct shmq_message *message)
 {
-    struct record *record =
-        ring_begin_record(&pp->ring, offset, length, timestamp_ns, message->key_length,
-                          message->headers_length, RECORD_TYPE_DATA);
     unsigned char *to = record->payload;
 
+    ring_fill_header(record, slot_index, length, timestamp_ns, message->key_length,
+                     message->headers_length, RECORD_TYPE_DATA);
     if (message->key_length) {
         copy_bytes(to, message->key, message->key_length);
         to += message->key_length;
@@ -179,21 +241,25 @@ static ALWAYS_INLINE void producer_write(struct producer_partition *pp, uint64_t
     copy_bytes(to, message->body, message->body_length);
 }
 
+static ALWAYS_INLINE struct producer_partition *producer_take_turn(struct shmq_producer *producer)
+{
+    struct producer_partition *pp = producer->turn;
+
+    producer->turn = pp->following;
+    return pp;
+}
+
 /* Which partition; it may not exist (explicit ones). */
 static ALWAYS_INLINE uint32_t producer_choose(struct shmq_producer *producer,
                                               const struct shmq_message *message)
 {
-    uint32_t partition;
-
     if (message->flags & SHMQ_MESSAGE_PARTITION)
         return message->partition;
     if (message->key_length)
         return producer->partition_count == 1
                    ? 0
                    : hash_choose_partition(&producer->modulo, message->key, message->key_length);
-    partition = producer->next;
-    producer->next = partition + 1 == producer->partition_count ? 0 : partition + 1;
-    return partition;
+    return producer_take_turn(producer)->index;
 }
 
 /* Something is to be looked at before anything is published. */

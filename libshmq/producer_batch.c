@@ -39,6 +39,39 @@ static int check_message(const struct shmq_producer *p, const struct shmq_messag
     return 0;
 }
 
+/* How many messages from messages[0] on have but a body, may go anywhere, and fit into `most` bytes
+ * together; what they take in *size. The common case, and a tight loop. */
+static uint32_t measure_plain(const struct shmq_producer *p, const struct shmq_message *messages,
+                              uint32_t count, uint64_t most, uint64_t *size)
+{
+    uint64_t bound = p->lengths_bound;
+    uint64_t sum = *size;
+    uint32_t i;
+
+    for (i = 0; i < count; i++) {
+        const struct shmq_message *message = &messages[i];
+        uint64_t lengths = message_lengths(message);
+
+        if (UNLIKELY(lengths >= bound) || UNLIKELY(!message->body) ||
+            UNLIKELY(message->flags & SHMQ_MESSAGE_PARTITION) ||
+            UNLIKELY(sum + record_size(lengths) > most))
+            break;
+        sum += record_size(lengths);
+    }
+    *size = sum;
+    return i;
+}
+
+/* Does it belong into a run to `partition`, of messages that go anywhere or of chosen ones? */
+static bool belongs(struct shmq_producer *p, const struct shmq_message *message, uint32_t partition,
+                    bool anywhere)
+{
+    if (message_has_holes(message) || message_length(message) > p->max_message)
+        return false;
+    return goes_anywhere(message) ? anywhere
+                                  : !anywhere && producer_choose(p, message) == partition;
+}
+
 /* The longest run from messages[0] on, at least one message long. It was checked; the others are,
  * here. */
 static struct run measure_run(struct shmq_producer *p, const struct shmq_message *messages,
@@ -50,52 +83,70 @@ static struct run measure_run(struct shmq_producer *p, const struct shmq_message
         .size = record_size(message_length(&messages[0])),
     };
     bool anywhere = goes_anywhere(&messages[0]);
-    uint64_t most;
+    uint64_t most = producer_any(p)->ring.capacity >> RING_CLAIM_SHIFT;
 
-    if (anywhere)
+    if (anywhere) {
         run.partition = producer_pass_dead(p, run.partition);
-    most = producer_any(p)->ring.capacity >> RING_CLAIM_SHIFT;
+        run.count += measure_plain(p, messages + 1, count - 1, most, &run.size);
+    }
     for (; run.count < count; run.count++) {
         const struct shmq_message *message = &messages[run.count];
+        uint64_t size = record_size(message_length(message));
 
-        if (message_has_holes(message) || message_length(message) > p->max_message ||
-            run.size + record_size(message_length(message)) > most)
+        if (!belongs(p, message, run.partition, anywhere) || run.size + size > most)
             break;
-        if (goes_anywhere(message) ? !anywhere
-                                   : anywhere || producer_choose(p, message) != run.partition)
-            break;
-        run.size += record_size(message_length(message));
+        run.size += size;
     }
     return run;
 }
 
-/* Writes the claim at `offset`; returns the attention word. */
+/* Writes one record at `record`, all but its stamp, and says where it went. Returns its size. */
+static ALWAYS_INLINE uint64_t write_one(const struct producer_partition *pp, struct record *record,
+                                        uint64_t offset, uint64_t timestamp_ns, uint32_t partition,
+                                        struct shmq_message *message)
+{
+    uint64_t length = message_lengths(message);
+
+    if (LIKELY(length <= PUBLISH_SMALL)) { /* a body and nothing else */
+        ring_fill_header(record, pp->ring.slot_index, (uint32_t)length, timestamp_ns, 0, 0,
+                         RECORD_TYPE_DATA);
+        copy_small(record->payload, message->body, length);
+    } else {
+        length = message_length(message);
+        producer_write(record, pp->ring.slot_index, (uint32_t)length, timestamp_ns, message);
+    }
+    message->offset = offset;
+    message->timestamp_ns = timestamp_ns;
+    message->partition = partition;
+    return record_size(length);
+}
+
+/* Writes the claim at `offset`; returns the attention word. A claim lies in one piece: the ring is
+ * mapped twice. */
 static uint32_t write_run(struct shmq_producer *p, struct shmq_message *messages,
                           const struct run *run, uint64_t offset)
 {
     struct producer_partition *pp = &p->partitions[run->partition];
+    struct record *first = ring_record(pp->ring.data, pp->ring.mask, offset);
     uint64_t timestamp_ns = producer_timestamp(p);
-    uint64_t at = offset;
-    uint64_t bytes = 0;
+    uint32_t partition = run->partition;
+    uint64_t salt = pp->ring.salt;
+    struct shmq_message *end = messages + run->count;
+    uint64_t size = write_one(pp, first, offset, timestamp_ns, partition, messages);
+    unsigned char *to = (unsigned char *)first + size;
+    uint64_t at = offset + size;
 
-    for (uint32_t i = 0; i < run->count; i++) {
-        uint64_t length = message_length(&messages[i]);
+    while (++messages != end) {
+        struct record *record = (struct record *)(void *)to;
 
-        producer_write(pp, at, (uint32_t)length, timestamp_ns, &messages[i]);
-        if (i > 0)
-            ring_stamp(&pp->ring, at, RECORD_COMMITTED);
-        messages[i].offset = at;
-        messages[i].timestamp_ns = timestamp_ns;
-        messages[i].partition = run->partition;
-        at += record_size(length);
-        bytes += length;
+        size = write_one(pp, record, at, timestamp_ns, partition, messages);
+        ring_stamp_record(record, salt, at, RECORD_COMMITTED);
+        at += size;
+        to += size;
     }
-    ring_stamp(&pp->ring, offset, RECORD_COMMITTED); /* last: now all of them are there */
-    ring_release_claim(&pp->ring);
-    uint32_t attention = wait_wake(pp->wait, ATTENTION_DATA, pp->fence_mode);
-
-    ring_count(&pp->ring, run->count, bytes);
-    return attention;
+    ring_stamp_record(first, salt, offset, RECORD_COMMITTED); /* last: now all of them are there */
+    ring_release_claim(pp->ring.slot, run->count);
+    return wait_wake(pp->wait, ATTENTION_DATA, pp->fence_mode);
 }
 
 /* 0, an error, or 1: choose again. A long run that has no room now shrinks to its first message,
@@ -106,7 +157,7 @@ static int claim_run(struct shmq_producer *p, const struct shmq_message *message
     struct ring_producer *ring = &p->partitions[run->partition].ring;
     bool moved = false;
 
-    while (ring_claim(ring, run->size, ret_offset) != RING_OK) {
+    while (ring_claim_as(ring, run->size, ring->multi, ring->overwrites, ret_offset) != RING_OK) {
         uint64_t until_ns = run->count > 1 ? clock_monotonic_ns() : deadline_ns;
         int rc = producer_make_room(p, run->partition, run->size, until_ns, &moved, why);
 

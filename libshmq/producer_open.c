@@ -34,6 +34,9 @@ static void init_partition(struct producer_partition *pp, struct attachment *a)
     pp->attachment = a;
     pp->wait = a->ring.wait;
     pp->fence_mode = a->ring.fence_mode;
+    pp->path = pp->ring.overwrites ? PUBLISH_FENCED
+               : pp->ring.multi    ? PUBLISH_MULTI
+                                   : PUBLISH_SINGLE;
 }
 
 /* A quarantined partition, which shmqd opens for nobody: its place is kept, and its claims find no
@@ -45,6 +48,7 @@ static void init_dead_partition(struct producer_partition *pp, int code)
     memset(pp, 0, sizeof(*pp));
     pp->ring.tail = &no_tail;
     pp->ring.multi = true;
+    pp->path = PUBLISH_MULTI;
     pp->dead = code;
 }
 
@@ -80,22 +84,29 @@ static void use_partitions(struct shmq_producer *p, struct producer_partition *p
 {
     const struct state_segment *state = find_living(partitions, count)->ring.state;
 
+    uint32_t turn = p->turn && p->turn->index < count ? p->turn->index : 0;
+
+    for (uint32_t i = 0; i < count; i++) {
+        partitions[i].index = i;
+        partitions[i].following = &partitions[i + 1 == count ? 0 : i + 1];
+    }
     free(p->partitions);
     p->partitions = partitions;
     p->partition_count = count;
     p->modulo = fastmod_init(count);
-    p->next = p->next < count ? p->next : 0;
+    p->turn = &partitions[turn];
     p->timestamps = state->timestamps;
     p->policy = state->policy;
     p->max_message = min_u32(atomic_load_explicit(&state->max_message, memory_order_acquire),
                              ring_max_message(state->capacity));
+    producer_bound_lengths(p);
     p->layout++;
 }
 
 int producer_grow(struct shmq_producer *p, uint32_t count, uint64_t deadline_ns,
                   struct error_buffer *why)
 {
-    struct producer_partition *grown = calloc(count, sizeof(*grown));
+    struct producer_partition *grown = handles_alloc(count, sizeof(*grown));
     int rc;
 
     if (!grown)
@@ -117,6 +128,7 @@ static void close_partitions(struct shmq_producer *p, uint64_t deadline_ns)
         attachment_close(p->partitions[i].attachment, deadline_ns);
     free(p->partitions);
     p->partitions = NULL;
+    p->turn = NULL;
     p->partition_count = 0;
 }
 
@@ -162,7 +174,7 @@ static int open_in_session(struct shmq_producer *p, struct session *session, uin
     if (rc < 0)
         return rc;
     count = reply.info.options.partitions;
-    partitions = calloc(count, sizeof(*partitions));
+    partitions = handles_alloc(count, sizeof(*partitions));
     if (!partitions)
         return error_set(why, SHMQ_ENOMEM, "topic %s: no memory for %u partitions", p->name, count);
     /* Before the partitions: what is added from here on is announced behind this value. */
@@ -266,7 +278,7 @@ int shmq_producer_open(shmq_channel *channel, const char *topic,
                          "topic '%.64s': names are 1-200 of A-Z a-z 0-9 . _ - and do not start "
                          "with a dot",
                          topic);
-    p = calloc(1, sizeof(*p));
+    p = handles_alloc(1, sizeof(*p));
     if (!p)
         return error_set(why, SHMQ_ENOMEM, "topic %s: no memory for a producer", topic);
     p->fork_count = channel->fork_count;

@@ -111,6 +111,7 @@ int producer_attend(struct shmq_producer *p, uint64_t deadline_ns, struct error_
     state = producer_any(p)->ring.state;
     p->max_message = min_u32(atomic_load_explicit(&state->max_message, memory_order_acquire),
                              ring_max_message(state->capacity));
+    producer_bound_lengths(p);
     count = min_u32(atomic_load_explicit(&state->partition_count, memory_order_acquire),
                     PARTITIONS_MAX);
     if (count > p->partition_count) {

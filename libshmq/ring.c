@@ -75,8 +75,6 @@ void ring_producer_init(struct ring_producer *p, struct ring *ring, uint32_t slo
     /* In policies block and reject only a resolver looks for laps, and its membarrier makes up for
      * the missing fence; without membarrier it has to stand here. */
     p->overwrites = !ring->gated || ring->fence_mode;
-    p->next = ring_tail(
-        ring);    /* single: the predecessor's claim was resolved before this slot was given out */
     p->limit = 0; /* the first claim refreshes */
 }
 

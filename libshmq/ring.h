@@ -86,11 +86,10 @@ struct ring_producer {
     uint64_t mask;
     uint64_t salt;
     uint64_t limit; /* a claim may end here: computed by ring_refresh_limit(), cached */
-    uint64_t next;  /* single: this producer's own copy of tail */
-    _Atomic uint64_t *tail;
     struct producer_slot *slot;
+    _Atomic uint64_t *tail;
     struct ring *ring;
-    uint64_t claimed; /* size of the outstanding claim, 0 = none */
+    uint64_t claimed; /* size of the outstanding claim of ring_claim(), 0 = none */
     uint16_t slot_index;
     bool multi;
     bool overwrites; /* drop-old, spill, fence mode: tail must be visible before payload */
@@ -119,17 +118,20 @@ static inline const struct record *ring_record_const(const unsigned char *data, 
 /* ---- producing ------------------------------------------------------------------------------- */
 
 /* Claims `size` bytes (a multiple of RECORD_UNIT, ≤ capacity / 8) at *ret_offset. RING_OK or
- * RING_NO_ROOM. No claim may be outstanding. */
-static ALWAYS_INLINE int ring_claim(struct ring_producer *p, uint64_t size, uint64_t *ret_offset)
+ * RING_NO_ROOM. No claim may be outstanding. `multi` and `overwrites` are the producer's own, passed
+ * on so that a caller that knows them gets code without the branches. */
+static ALWAYS_INLINE int ring_claim_as(struct ring_producer *p, uint64_t size, bool multi,
+                                       bool overwrites, uint64_t *ret_offset)
 {
     struct producer_slot *slot = p->slot;
+    _Atomic uint64_t *tail = p->tail;
     uint64_t t;
 
-    if (p->multi) {
+    if (multi) {
         for (;;) {
             /* ORDER claim -> claim: acquire, so that what its last mover did before is seen;
              * pairs with the CAS. */
-            t = atomic_load_explicit(p->tail, memory_order_acquire);
+            t = atomic_load_explicit(tail, memory_order_acquire);
             if (UNLIKELY(t + size > p->limit))
                 return RING_NO_ROOM; /* slot->at is 0 here: who waits never names an offset */
             /* ORDER claim -> resolve: release on both: nobody pairs an old `at` with a new `end`,
@@ -140,7 +142,7 @@ static ALWAYS_INLINE int ring_claim(struct ring_producer *p, uint64_t size, uint
             /* ORDER claim -> claim: release: the slot's words, and what the limit was computed from,
              * before tail moves; pairs with the acquire above. */
             if (LIKELY(atomic_compare_exchange_strong_explicit(
-                    p->tail, &seen, t + size, memory_order_acq_rel, memory_order_relaxed)))
+                    tail, &seen, t + size, memory_order_acq_rel, memory_order_relaxed)))
                 break;
             /* Lost. Before anything else, waits and returns included: a loser that waits while it
              * names `t` would be taken for the living owner of somebody else's dead claim. */
@@ -151,67 +153,100 @@ static ALWAYS_INLINE int ring_claim(struct ring_producer *p, uint64_t size, uint
          * yet. */
         atomic_store_explicit(&slot->at, t | SLOT_CLAIMING | SLOT_OWNER, memory_order_relaxed);
     } else {
-        t = p->next;
+        /* Relaxed: nobody else moves it, and a predecessor's claim was resolved before the slot was
+         * given out. */
+        t = atomic_load_explicit(tail, memory_order_relaxed);
         if (UNLIKELY(t + size > p->limit))
             return RING_NO_ROOM;
         atomic_store_explicit(&slot->end, t + size, memory_order_release);
         atomic_store_explicit(&slot->at, t | SLOT_CLAIMING | SLOT_OWNER, memory_order_release);
         /* ORDER claim -> resolve: the slot before tail (release). */
-        atomic_store_explicit(p->tail, t + size, memory_order_release);
-        p->next = t + size;
+        atomic_store_explicit(tail, t + size, memory_order_release);
     }
-    if (p->overwrites) {
+    if (overwrites) {
         /* ORDER overwrite -> validate: tail before the first byte of the new lap; pairs with the
          * acquire fence in ring_copy_valid(). A release store alone does not order later stores
          * (ARM). ORDER overwrite -> resolve: and for who looks whether a claim was lapped; in
          * policies block and reject the resolver's membarrier stands in for this fence. */
         atomic_thread_fence(memory_order_release);
     }
-    p->claimed = size;
     *ret_offset = t;
     return RING_OK;
 }
 
-/* Fills the header of the record at `offset`, all but its stamp. */
-static inline struct record *ring_begin_record(struct ring_producer *p, uint64_t offset,
-                                               uint32_t length, uint64_t timestamp_ns,
-                                               uint16_t key_length, uint16_t headers_length,
-                                               uint8_t type)
+/* The same for a claim that is committed or aborted later: its size is remembered. */
+static ALWAYS_INLINE int ring_claim(struct ring_producer *p, uint64_t size, uint64_t *ret_offset)
+{
+    int outcome = ring_claim_as(p, size, p->multi, p->overwrites, ret_offset);
+
+    if (LIKELY(outcome == RING_OK))
+        p->claimed = size;
+    return outcome;
+}
+
+_Static_assert(offsetof(struct record, crc32c) == 12 && offsetof(struct record, producer) == 24 &&
+                   offsetof(struct record, key_length) == 26 &&
+                   offsetof(struct record, headers_length) == 28 &&
+                   offsetof(struct record, type) == 30 && offsetof(struct record, flags) == 31,
+               "the header is written as three words");
+
+/* Fills the header of a record, all but its stamp: three stores. */
+static ALWAYS_INLINE void ring_fill_header(struct record *record, uint16_t slot_index,
+                                           uint32_t length, uint64_t timestamp_ns,
+                                           uint16_t key_length, uint16_t headers_length,
+                                           uint8_t type)
+{
+    uint64_t rest = (uint64_t)type << 48 | (uint64_t)headers_length << 32 |
+                    (uint64_t)key_length << 16 | slot_index;
+
+    /* Length and checksum in one. Relaxed, an atomic at all: else the compiler brings it and its
+     * neighbour together in a vector register, which takes longer than two stores. */
+    atomic_store_explicit((_Atomic uint64_t *)(void *)&record->length, length,
+                          memory_order_relaxed);
+    record->timestamp_ns = timestamp_ns;
+    memcpy(&record->producer, &rest, sizeof(rest));
+}
+
+/* The same for the record at `offset` of this producer. */
+static ALWAYS_INLINE struct record *ring_begin_record(struct ring_producer *p, uint64_t offset,
+                                                      uint32_t length, uint64_t timestamp_ns,
+                                                      uint16_t key_length, uint16_t headers_length,
+                                                      uint8_t type)
 {
     struct record *record = ring_record(p->data, p->mask, offset);
 
-    record->length = length;
-    record->crc32c = 0;
-    record->timestamp_ns = timestamp_ns;
-    record->producer = p->slot_index;
-    record->key_length = key_length;
-    record->headers_length = headers_length;
-    record->type = type;
-    record->flags = 0;
+    ring_fill_header(record, p->slot_index, length, timestamp_ns, key_length, headers_length, type);
     return record;
 }
 
 /* Makes one record visible. The first record of a claim is stamped last. */
-static inline void ring_stamp(struct ring_producer *p, uint64_t offset, uint64_t state)
+static ALWAYS_INLINE void ring_stamp_record(struct record *record, uint64_t salt, uint64_t offset,
+                                            uint64_t state)
 {
-    struct record *record = ring_record(p->data, p->mask, offset);
-
     /* ORDER publish -> poll: header and payload before the stamp; pairs with the acquire in
      * ring_peek().
      * ORDER publish -> resolve: so is the slot that announced the claim; pairs with the acquire in
      * ring_is_stamped().
      * ORDER publish -> resynchronise: the same pair, with slots read after the stamp. */
-    atomic_store_explicit(&record->commit, record_stamp(p->salt, offset, state),
-                          memory_order_release);
+    atomic_store_explicit(&record->commit, record_stamp(salt, offset, state), memory_order_release);
 }
 
-/* Gives the claim back after its first record was stamped. */
-static inline void ring_release_claim(struct ring_producer *p)
+static ALWAYS_INLINE void ring_stamp(struct ring_producer *p, uint64_t offset, uint64_t state)
+{
+    ring_stamp_record(ring_record(p->data, p->mask, offset), p->salt, offset, state);
+}
+
+/* Gives the claim back after its first record was stamped, and counts what it was. The count is a
+ * statistic on the slot's own line, read by shmqd and tools: relaxed, nobody orders by it. */
+static ALWAYS_INLINE void ring_release_claim(struct producer_slot *slot, uint64_t records)
 {
     /* ORDER claim -> resolve: the stamp before the clear (release): a claim that nobody names is
      * stamped. */
-    atomic_store_explicit(&p->slot->at, 0, memory_order_release);
-    p->claimed = 0;
+    atomic_store_explicit(&slot->at, 0, memory_order_release);
+    if (records > 0)
+        atomic_store_explicit(&slot->records,
+                              atomic_load_explicit(&slot->records, memory_order_relaxed) + records,
+                              memory_order_relaxed);
 }
 
 /* Pads [offset, offset + size) of an own claim: its header, then its stamp. */
@@ -228,27 +263,16 @@ static inline void ring_commit(struct ring_producer *p, uint64_t offset, uint64_
     if (UNLIKELY(size < p->claimed))
         ring_pad(p, offset + size, p->claimed - size);
     ring_stamp(p, offset, RECORD_COMMITTED);
-    ring_release_claim(p);
+    ring_release_claim(p->slot, 1);
+    p->claimed = 0;
 }
 
 /* Turns the whole claim into padding. */
 static inline void ring_abort(struct ring_producer *p, uint64_t offset)
 {
     ring_pad(p, offset, p->claimed);
-    ring_release_claim(p);
-}
-
-/* Statistics on the slot's own line; read by shmqd and tools. Relaxed: nobody orders by them. */
-static inline void ring_count(struct ring_producer *p, uint64_t records, uint64_t bytes)
-{
-    struct producer_slot *slot = p->slot;
-
-    atomic_store_explicit(&slot->records,
-                          atomic_load_explicit(&slot->records, memory_order_relaxed) + records,
-                          memory_order_relaxed);
-    atomic_store_explicit(&slot->bytes,
-                          atomic_load_explicit(&slot->bytes, memory_order_relaxed) + bytes,
-                          memory_order_relaxed);
+    ring_release_claim(p->slot, 0);
+    p->claimed = 0;
 }
 
 /* ---- reading --------------------------------------------------------------------------------- */

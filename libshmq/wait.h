@@ -53,10 +53,9 @@ struct wait_word {
  */
 void wait_wake_slow(struct wait_segment *wait, uint32_t bits) COLD;
 
-/* After the store that others may wait for. `bits` of ATTENTION_DATA | ATTENTION_ROOM. Hot: one
- * load, one branch. Returns the attention word as seen, so that the caller can act on DOORBELL and
- * CLOSED, bits that it does not clear. */
-static inline uint32_t wait_wake(struct wait_segment *wait, uint32_t bits, bool fence_mode)
+/* After the store that others may wait for: who wants to be told? Hot: one load. For callers that
+ * look at several bits at once and then leave for wait_wake_slow(). */
+static ALWAYS_INLINE uint32_t wait_look(const struct wait_segment *wait, bool fence_mode)
 {
     /* ORDER wake -> sleep: the store before this call, then the load of attention; pairs with
      * wait_prepare() and wait_barrier(). */
@@ -65,7 +64,15 @@ static inline uint32_t wait_wake(struct wait_segment *wait, uint32_t bits, bool 
     else
         atomic_signal_fence(memory_order_seq_cst); /* the sleeper's membarrier is the other half */
     /* Relaxed: the barrier above orders it, and what it guards is re-read by the sleeper. */
-    uint32_t attention = atomic_load_explicit(&wait->attention, memory_order_relaxed);
+    return atomic_load_explicit(&wait->attention, memory_order_relaxed);
+}
+
+/* The same, and wakes who sleeps for `bits` of ATTENTION_DATA | ATTENTION_ROOM. Returns the
+ * attention word as seen, so that the caller can act on DOORBELL and CLOSED, bits that it does not
+ * clear. */
+static ALWAYS_INLINE uint32_t wait_wake(struct wait_segment *wait, uint32_t bits, bool fence_mode)
+{
+    uint32_t attention = wait_look(wait, fence_mode);
 
     if (UNLIKELY(attention & bits))
         wait_wake_slow(wait, attention & bits);

@@ -13,7 +13,7 @@ static void stamp_and_die(void)
 static void finish_and_die(void)
 {
     ring_stamp(&w.winner, w.t, RECORD_COMMITTED);
-    ring_release_claim(&w.winner);
+    ring_release_claim(w.winner.slot, 1);
     w.dead[WINNER] = true;
 }
 
@@ -22,7 +22,7 @@ static void finish_claim_next_and_die(void)
     uint64_t next;
 
     ring_stamp(&w.winner, w.t, RECORD_COMMITTED);
-    ring_release_claim(&w.winner);
+    ring_release_claim(w.winner.slot, 1);
     REQUIRE(ring_refresh_limit(&w.winner, 1024, UINT64_MAX) == RING_OK);
     REQUIRE(ring_claim(&w.winner, 1024, &next) == RING_OK);
     w.dead[WINNER] = true;
@@ -38,7 +38,7 @@ static void stamp_and_be_lapped(void)
 static void finish_and_be_lapped(void)
 {
     ring_stamp(&w.winner, w.t, RECORD_COMMITTED);
-    ring_release_claim(&w.winner);
+    ring_release_claim(w.winner.slot, 1);
     lap(w.t);
     w.dead[WINNER] = true;
 }

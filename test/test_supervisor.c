@@ -59,7 +59,6 @@ static void publish(struct ring *ring, uint32_t slot, uint64_t count)
             return;
         memcpy(ring_begin_record(&producer, offset, 8, 0, 0, 0, RECORD_TYPE_DATA)->payload, &i, 8);
         ring_commit(&producer, offset, 64);
-        ring_count(&producer, 1, 8);
     }
 }
 

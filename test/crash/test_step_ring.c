@@ -85,7 +85,7 @@ static int publish_batch(struct fixture *f)
         message_fill(record->payload, f->body_bytes, (struct message_tag){CHILD_CLIENT, i});
         ring_stamp(&f->producer, t + i * size, RECORD_COMMITTED);
     }
-    ring_release_claim(&f->producer);
+    ring_release_claim(f->producer.slot, BATCH);
     return RING_OK;
 }
 

@@ -381,7 +381,7 @@ static UNUSED uint64_t padded_bytes(void)
 static UNUSED void finish(void)
 {
     ring_stamp(&w.winner, w.t, RECORD_COMMITTED);
-    ring_release_claim(&w.winner);
+    ring_release_claim(w.winner.slot, 1);
 }
 
 #endif

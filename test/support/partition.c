@@ -294,7 +294,6 @@ int partition_publish(struct ring_producer *producer, uint32_t body_bytes, struc
 
     message_fill(record->payload, body_bytes, tag);
     ring_commit(producer, offset, size);
-    ring_count(producer, 1, body_bytes);
     wait_wake(producer->ring->wait, ATTENTION_DATA, producer->ring->fence_mode);
     return RING_OK;
 }
