@@ -76,30 +76,42 @@ static ALWAYS_INLINE uint32_t finish_one(struct producer_partition *pp, struct r
 
 #define ATTENTION_OF_PUBLISH (ATTENTION_DATA | ATTENTION_CLOSED)
 
-/* A small body and nothing else, to a partition whose path is known. */
-static ALWAYS_INLINE int publish_small(struct shmq_producer *p, struct producer_partition *pp,
+/* A body and nothing else, to a partition that is gated and needs no fence. `multi` and `small` are
+ * constants: each caller gets code of its own. */
+static ALWAYS_INLINE int publish_plain(struct shmq_producer *p, struct producer_partition *pp,
                                        struct shmq_message *message, uint64_t length,
-                                       uint64_t timestamp_ns, bool multi)
+                                       uint64_t timestamp_ns, bool multi, bool small)
 {
     uint64_t offset;
 
+    p->turn = pp->following;
     if (UNLIKELY(ring_claim_as(&pp->ring, record_size(length), multi, false, &offset) != RING_OK))
         return publish_without_room(p, message, pp->index);
     struct record *record = ring_record(pp->ring.data, pp->ring.mask, offset);
 
+    /* The stamp's line last, and all of it at once: a reader that waits looks at that line all the time,
+     * and takes it away from us after whatever we store there first. */
+    if (small)
+        copy_small(record->payload, message->body, length);
+    else
+        copy_body(record->payload, message->body, length);
     ring_fill_header(record, pp->ring.slot_index, (uint32_t)length, timestamp_ns, 0, 0,
                      RECORD_TYPE_DATA);
-    copy_small(record->payload, message->body, length);
     uint32_t attention = finish_one(pp, record, offset, timestamp_ns, message, false);
 
     return UNLIKELY(attention & ATTENTION_OF_PUBLISH) ? publish_noticed(p, message, pp, attention)
                                                       : 0;
 }
 
-/* Any message, on any path, into a ring that has room; else the cold path. */
-static int publish_any(struct shmq_producer *p, struct shmq_message *message, uint64_t timestamp_ns)
-    __attribute__((noinline));
+/* Goes by round robin, and nothing has to be looked at before? */
+static ALWAYS_INLINE bool is_plain(const struct shmq_producer *p,
+                                   const struct shmq_message *message, uint64_t lengths_bound)
+{
+    return LIKELY(message_lengths(message) < lengths_bound) && LIKELY(message->body != NULL) &&
+           LIKELY(!(message->flags & SHMQ_MESSAGE_PARTITION)) && !producer_is_called(p);
+}
 
+/* Any message, on any path, into a ring that has room; else the cold path. */
 static int publish_any(struct shmq_producer *p, struct shmq_message *message, uint64_t timestamp_ns)
 {
     uint64_t length = message_length(message);
@@ -116,18 +128,34 @@ static int publish_any(struct shmq_producer *p, struct shmq_message *message, ui
     if (UNLIKELY(partition >= p->partition_count))
         return publish_cold(p, message);
     struct producer_partition *pp = &p->partitions[partition];
-    bool overwrites = pp->path == PUBLISH_FENCED;
+    struct ring_producer *ring = &pp->ring;
 
-    if (UNLIKELY(ring_claim_as(&pp->ring, record_size(length), pp->ring.multi, overwrites,
-                               &offset) != RING_OK))
+    if (UNLIKELY(ring_claim_as(ring, record_size(length), ring->multi, ring->overwrites, &offset) !=
+                 RING_OK))
         return publish_without_room(p, message, partition);
-    struct record *record = ring_record(pp->ring.data, pp->ring.mask, offset);
+    struct record *record = ring_record(ring->data, ring->mask, offset);
 
-    producer_write(record, pp->ring.slot_index, (uint32_t)length, timestamp_ns, message);
+    producer_write(record, ring->slot_index, (uint32_t)length, timestamp_ns, message);
     uint32_t attention = finish_one(pp, record, offset, timestamp_ns, message, pp->fence_mode);
 
     return UNLIKELY(attention & ATTENTION_OF_PUBLISH) ? publish_noticed(p, message, pp, attention)
                                                       : 0;
+}
+
+/* What is not small, or not plain. */
+static __attribute__((noinline)) int publish_other(struct shmq_producer *p,
+                                                   struct shmq_message *message,
+                                                   uint64_t timestamp_ns)
+{
+    struct producer_partition *pp = p->turn;
+
+    if (!is_plain(p, message, p->lengths_bound) || pp->path == PUBLISH_FENCED)
+        return publish_any(p, message, timestamp_ns);
+    uint64_t length = message->body_length;
+
+    return pp->path == PUBLISH_SINGLE
+               ? publish_plain(p, pp, message, length, timestamp_ns, false, false)
+               : publish_plain(p, pp, message, length, timestamp_ns, true, false);
 }
 
 NO_CANARY int shmq_publish(shmq_producer *p, struct shmq_message *message)
@@ -140,21 +168,16 @@ NO_CANARY int shmq_publish(shmq_producer *p, struct shmq_message *message)
     /* The clock before the claim, which should be short, and before all that would have to be kept across
      * its call. */
     uint64_t timestamp_ns = producer_timestamp(p);
-    uint64_t lengths = message_lengths(message);
 
-    if (UNLIKELY(lengths >= p->small_bound) || UNLIKELY(!message->body) ||
-        UNLIKELY(message->flags & SHMQ_MESSAGE_PARTITION) || producer_is_called(p))
-        return publish_any(p, message, timestamp_ns);
+    if (!is_plain(p, message, p->small_bound))
+        return publish_other(p, message, timestamp_ns);
     struct producer_partition *pp = p->turn;
+    uint64_t length = message->body_length;
 
-    if (LIKELY(pp->path == PUBLISH_SINGLE)) {
-        p->turn = pp->following;
-        return publish_small(p, pp, message, lengths, timestamp_ns, false);
-    }
-    if (LIKELY(pp->path == PUBLISH_MULTI)) {
-        p->turn = pp->following;
-        return publish_small(p, pp, message, lengths, timestamp_ns, true);
-    }
+    if (LIKELY(pp->path == PUBLISH_SINGLE))
+        return publish_plain(p, pp, message, length, timestamp_ns, false, true);
+    if (LIKELY(pp->path == PUBLISH_MULTI))
+        return publish_plain(p, pp, message, length, timestamp_ns, true, true);
     return publish_any(p, message, timestamp_ns);
 }
 

@@ -140,7 +140,7 @@ typedef struct {
     uint64_t low, high;
 } copy_unit;
 
-/* Up to PUBLISH_SMALL bytes: loads and stores that overlap in the middle. */
+/* Up to PUBLISH_SMALL bytes: loads and stores that overlap in the middle, the end first. */
 static ALWAYS_INLINE void copy_small(unsigned char *to, const unsigned char *from, size_t bytes)
 {
     if (LIKELY(bytes >= 16)) {
@@ -153,11 +153,14 @@ static ALWAYS_INLINE void copy_small(unsigned char *to, const unsigned char *fro
 
             memcpy(&second, from + 16, 16);
             memcpy(&third, from + bytes - 32, 16);
-            memcpy(to + 16, &second, 16);
             memcpy(to + bytes - 32, &third, 16);
+            memcpy(to + bytes - 16, &last, 16);
+            memcpy(to + 16, &second, 16);
+            memcpy(to, &first, 16);
+        } else {
+            memcpy(to + bytes - 16, &last, 16);
+            memcpy(to, &first, 16);
         }
-        memcpy(to, &first, 16);
-        memcpy(to + bytes - 16, &last, 16);
     } else if (bytes >= 8) {
         uint64_t low, high;
 
@@ -185,6 +188,20 @@ static ALWAYS_INLINE void copy_bytes(unsigned char *to, const void *from, size_t
         memcpy(to, from, bytes);
     else
         copy_small(to, from, bytes);
+}
+
+/* A body that stands alone in its record: what lies in further lines first, which also is aligned
+ * there; then what shares the header's line. See publish_plain(). */
+static ALWAYS_INLINE void copy_body(unsigned char *to, const unsigned char *from, size_t bytes)
+{
+    if (bytes > PUBLISH_SMALL) {
+        const size_t beside = RECORD_UNIT - RECORD_HEADER;
+
+        memcpy(to + beside, from + beside, bytes - beside);
+        copy_small(to, from, beside);
+    } else {
+        copy_small(to, from, bytes);
+    }
 }
 
 _Static_assert(offsetof(struct shmq_message, body_length) == 24 &&
@@ -228,8 +245,6 @@ static ALWAYS_INLINE void producer_write(struct record *record, uint16_t slot_in
 {
     unsigned char *to = record->payload;
 
-    ring_fill_header(record, slot_index, length, timestamp_ns, message->key_length,
-                     message->headers_length, RECORD_TYPE_DATA);
     if (message->key_length) {
         copy_bytes(to, message->key, message->key_length);
         to += message->key_length;
@@ -239,6 +254,8 @@ static ALWAYS_INLINE void producer_write(struct record *record, uint16_t slot_in
         to += message->headers_length;
     }
     copy_bytes(to, message->body, message->body_length);
+    ring_fill_header(record, slot_index, length, timestamp_ns, message->key_length,
+                     message->headers_length, RECORD_TYPE_DATA);
 }
 
 static ALWAYS_INLINE struct producer_partition *producer_take_turn(struct shmq_producer *producer)

@@ -108,9 +108,9 @@ static ALWAYS_INLINE uint64_t write_one(const struct producer_partition *pp, str
     uint64_t length = message_lengths(message);
 
     if (LIKELY(length <= PUBLISH_SMALL)) { /* a body and nothing else */
+        copy_small(record->payload, message->body, length);
         ring_fill_header(record, pp->ring.slot_index, (uint32_t)length, timestamp_ns, 0, 0,
                          RECORD_TYPE_DATA);
-        copy_small(record->payload, message->body, length);
     } else {
         length = message_length(message);
         producer_write(record, pp->ring.slot_index, (uint32_t)length, timestamp_ns, message);
@@ -131,20 +131,21 @@ static uint32_t write_run(struct shmq_producer *p, struct shmq_message *messages
     uint64_t timestamp_ns = producer_timestamp(p);
     uint32_t partition = run->partition;
     uint64_t salt = pp->ring.salt;
-    struct shmq_message *end = messages + run->count;
-    uint64_t size = write_one(pp, first, offset, timestamp_ns, partition, messages);
+    uint64_t size = record_size(message_length(&messages[0]));
     unsigned char *to = (unsigned char *)first + size;
     uint64_t at = offset + size;
 
-    while (++messages != end) {
+    for (uint32_t i = 1; i < run->count; i++) {
         struct record *record = (struct record *)(void *)to;
 
-        size = write_one(pp, record, at, timestamp_ns, partition, messages);
+        size = write_one(pp, record, at, timestamp_ns, partition, &messages[i]);
         ring_stamp_record(record, salt, at, RECORD_COMMITTED);
         at += size;
         to += size;
     }
-    ring_stamp_record(first, salt, offset, RECORD_COMMITTED); /* last: now all of them are there */
+    /* The first one last, at whose line a reader that waits is looking: now all of them are there. */
+    (void)write_one(pp, first, offset, timestamp_ns, partition, &messages[0]);
+    ring_stamp_record(first, salt, offset, RECORD_COMMITTED);
     ring_release_claim(pp->ring.slot, run->count);
     return wait_wake(pp->wait, ATTENTION_DATA, pp->fence_mode);
 }
