@@ -31,6 +31,8 @@
 
 /* Bodies up to here are copied in place, with at most four loads and stores and no call. */
 #define PUBLISH_SMALL 64u
+/* So much of a body lies in its header's line. */
+#define BESIDE_HEADER (RECORD_UNIT - RECORD_HEADER)
 
 /* Which code publishes to a partition: decided when it is opened. */
 enum publish_path {
@@ -195,10 +197,8 @@ static ALWAYS_INLINE void copy_bytes(unsigned char *to, const void *from, size_t
 static ALWAYS_INLINE void copy_body(unsigned char *to, const unsigned char *from, size_t bytes)
 {
     if (bytes > PUBLISH_SMALL) {
-        const size_t beside = RECORD_UNIT - RECORD_HEADER;
-
-        memcpy(to + beside, from + beside, bytes - beside);
-        copy_small(to, from, beside);
+        memcpy(to + BESIDE_HEADER, from + BESIDE_HEADER, bytes - BESIDE_HEADER);
+        copy_small(to, from, BESIDE_HEADER);
     } else {
         copy_small(to, from, bytes);
     }

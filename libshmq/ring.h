@@ -128,10 +128,10 @@ static ALWAYS_INLINE int ring_claim_as(struct ring_producer *p, uint64_t size, b
     uint64_t t;
 
     if (multi) {
+        /* ORDER claim -> claim: acquire, so that what its last mover did before is seen; pairs with the
+         * CAS. */
+        t = atomic_load_explicit(tail, memory_order_acquire);
         for (;;) {
-            /* ORDER claim -> claim: acquire, so that what its last mover did before is seen;
-             * pairs with the CAS. */
-            t = atomic_load_explicit(tail, memory_order_acquire);
             if (UNLIKELY(t + size > p->limit))
                 return RING_NO_ROOM; /* slot->at is 0 here: who waits never names an offset */
             /* ORDER claim -> resolve: release on both: nobody pairs an old `at` with a new `end`,
@@ -140,14 +140,15 @@ static ALWAYS_INLINE int ring_claim_as(struct ring_producer *p, uint64_t size, b
             atomic_store_explicit(&slot->at, t | SLOT_CLAIMING, memory_order_release);
             uint64_t seen = t;
             /* ORDER claim -> claim: release: the slot's words, and what the limit was computed from,
-             * before tail moves; pairs with the acquire above. */
+             * before tail moves; pairs with the acquire above. A failure acquires as well: what was
+             * seen is what the next round claims, at once, as long as the line is here. */
             if (LIKELY(atomic_compare_exchange_strong_explicit(
-                    tail, &seen, t + size, memory_order_acq_rel, memory_order_relaxed)))
+                    tail, &seen, t + size, memory_order_acq_rel, memory_order_acquire)))
                 break;
             /* Lost. Before anything else, waits and returns included: a loser that waits while it
              * names `t` would be taken for the living owner of somebody else's dead claim. */
             atomic_store_explicit(&slot->at, 0, memory_order_release);
-            cpu_relax();
+            t = seen;
         }
         /* Relaxed: the stamps that follow are releases; without the bit nothing inside is stamped
          * yet. */
@@ -196,13 +197,11 @@ static ALWAYS_INLINE void ring_fill_header(struct record *record, uint16_t slot_
                                            uint16_t key_length, uint16_t headers_length,
                                            uint8_t type)
 {
+    uint64_t length_and_crc = length;
     uint64_t rest = (uint64_t)type << 48 | (uint64_t)headers_length << 32 |
                     (uint64_t)key_length << 16 | slot_index;
 
-    /* Length and checksum in one. Relaxed, an atomic at all: else the compiler brings it and its
-     * neighbour together in a vector register, which takes longer than two stores. */
-    atomic_store_explicit((_Atomic uint64_t *)(void *)&record->length, length,
-                          memory_order_relaxed);
+    memcpy(&record->length, &length_and_crc, sizeof(length_and_crc));
     record->timestamp_ns = timestamp_ns;
     memcpy(&record->producer, &rest, sizeof(rest));
 }
