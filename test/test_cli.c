@@ -16,6 +16,24 @@ TEST(json_checker_refuses_what_is_not_json)
     CHECK(!cli_is_json("\"a\nb\"", 1));
     CHECK(!cli_is_json("{} {}", 1));
     CHECK(!cli_is_json("01", 1));
+    CHECK(cli_is_json("[-1.5e-07, 0.25, 1e+30, 0]", 1));
+    CHECK(!cli_is_json("1.", 1));
+    CHECK(!cli_is_json(".5", 1));
+    CHECK(!cli_is_json("1e", 1));
+    CHECK(!cli_is_json("-", 1));
+    CHECK(!cli_is_json("nan", 1));
+}
+
+TEST(json_values_are_found_by_path)
+{
+    const char *text = "{\"a\": [1, {\"bb\": 2, \"b\": \"x\"}], \"c\": null}";
+
+    CHECK(strncmp(cli_json_at(text, "a/0"), "1,", 2) == 0);
+    CHECK(strncmp(cli_json_at(text, "a/1/b"), "\"x\"", 3) == 0);
+    CHECK(strncmp(cli_json_at(text, "c"), "null", 4) == 0);
+    CHECK(!cli_json_at(text, "a/2"));
+    CHECK(!cli_json_at(text, "a/1/bbb"));
+    CHECK(!cli_json_at(text, "c/0"));
 }
 
 /* ---- Without a bus -------------------------------------------------------------------------------- */
@@ -349,7 +367,7 @@ TEST(completion_knows_nouns_verbs_and_topics)
     cli_stop_bus(bus);
 }
 
-TEST_MAIN("cli", T(json_checker_refuses_what_is_not_json),
+TEST_MAIN("cli", T(json_checker_refuses_what_is_not_json), T(json_values_are_found_by_path),
           T(help_texts_exit_with_0_and_have_examples),
           T_TIMEOUT(every_documented_option_parses, 60), T(wrong_usage_is_2_and_names_the_nearest),
           T(no_bus_is_5_and_says_how_to_start_one), T(topics_live_and_die), T(lists_are_valid_json),

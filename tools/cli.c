@@ -9,12 +9,11 @@
 
 #include "tools/outbuf.h"
 
-static void print_line(const char *prefix, const char *format, va_list arguments)
-    __attribute__((format(printf, 2, 0)));
+static void print_line(const char *format, va_list arguments) __attribute__((format(printf, 1, 0)));
 
 /* One write for the line: several processes share a terminal. Control bytes from names and commands
  * must not reach it. */
-static void print_line(const char *prefix, const char *format, va_list arguments)
+static void print_line(const char *format, va_list arguments)
 {
     char text[2048];
     int length = vsnprintf(text, sizeof(text), format, arguments);
@@ -23,7 +22,7 @@ static void print_line(const char *prefix, const char *format, va_list arguments
         memcpy(text + sizeof(text) - 4, "...", 4);
     text_make_printable(text);
     (void)fflush(stdout);
-    (void)fprintf(stderr, "%s%s\n", prefix, text);
+    (void)fprintf(stderr, "%s: %s\n", cli_program->name, text);
 }
 
 int cli_fail(int code, const char *format, ...)
@@ -31,7 +30,7 @@ int cli_fail(int code, const char *format, ...)
     va_list arguments;
 
     va_start(arguments, format);
-    print_line("shmq: ", format, arguments);
+    print_line(format, arguments);
     va_end(arguments);
     return code;
 }
@@ -51,9 +50,9 @@ int cli_usage(const struct cli *cli, const char *format, ...)
     va_end(arguments);
     join = *text && text[strlen(text) - 1] == '?' ? " Try" : "; try";
     if (!*noun)
-        return cli_fail(CLI_USAGE, "%s%s 'shmq --help'", text, join);
-    return cli_fail(CLI_USAGE, "%s%s%s: %s%s 'shmq %s%s%s --help'", noun, gap, verb, text, join,
-                    noun, gap, verb);
+        return cli_fail(CLI_USAGE, "%s%s '%s --help'", text, join, cli_program->name);
+    return cli_fail(CLI_USAGE, "%s%s%s: %s%s '%s %s%s%s --help'", noun, gap, verb, text, join,
+                    cli_program->name, noun, gap, verb);
 }
 
 int cli_exit_code(int error)
@@ -84,7 +83,7 @@ void cli_note(const struct cli *cli, const char *format, ...)
     if (cli->quiet)
         return;
     va_start(arguments, format);
-    print_line("shmq: ", format, arguments);
+    print_line(format, arguments);
     va_end(arguments);
 }
 

@@ -61,6 +61,22 @@ struct cli_option {
 
 struct cli;
 
+struct cli_wording {
+    const char *option, *help; /* of CLI_COMMON, said otherwise */
+};
+
+/* What differs between the programs that are made of this. */
+struct cli_program {
+    const char *name;
+    const char *summary;               /* behind the name, on the help's first line */
+    const char *usage;                 /* "[-b BUS] COMMAND [options]" */
+    const char *epilogue;              /* ends the help of the whole program */
+    const struct cli_wording *wording; /* ends with .option NULL; may be NULL */
+};
+
+/* The shmq tool, unless main() says otherwise before anything else. */
+extern const struct cli_program *cli_program;
+
 struct cli_command {
     const char *noun;
     const char *verb;     /* NULL: the noun is the command */
@@ -105,7 +121,7 @@ void cli_print_help(const struct cli *cli, const struct cli_command *const *noun
 
 /* ---- cli.c ---- */
 
-/* "shmq: <text>" on stderr; returns `code`. */
+/* "shmq: <text>" on stderr, with the program's name; returns `code`. */
 int cli_fail(int code, const char *format, ...) PRINTF_LIKE(2, 3);
 
 /* "shmq: topic create: <text>; try 'shmq topic create --help'" on stderr; CLI_USAGE. */

@@ -7,6 +7,19 @@
 #define HELP_COLUMN 28
 #define HELP_WIDTH  96
 
+static const struct cli_program SHMQ = {
+    .name = "shmq",
+    .summary = "a message bus in shared memory, for the processes of one host",
+    .usage = "[-b BUS] [-V VHOST] [--json] [-q] COMMAND [options]",
+    .epilogue = "shmqd --ephemeral &\n"
+                "  shmq topic create hello\n"
+                "  shmq sub hello -n 1 &\n"
+                "  shmq pub hello -m 'Hello, world'\n"
+                "\nMore: shmq COMMAND --help, shmq(1), shmqd(8)\n",
+};
+
+const struct cli_program *cli_program = &SHMQ;
+
 /* Wraps `text` at words; lines after the first, and lines behind a newline, begin at `column`. */
 static void print_wrapped(const char *text, int column)
 {
@@ -34,6 +47,17 @@ static void print_wrapped(const char *text, int column)
     putchar('\n');
 }
 
+static const char *help_of(const struct cli_option *option)
+{
+    const struct cli_wording *w = cli_program->wording;
+
+    for (; w && w->option; w++) {
+        if (strcmp(w->option, option->name) == 0)
+            return w->help;
+    }
+    return option->help;
+}
+
 static void print_option(const struct cli_option *option)
 {
     char left[128];
@@ -46,7 +70,7 @@ static void print_option(const struct cli_option *option)
         printf("%-*s", HELP_COLUMN, left);
     else
         printf("%s\n%*s", left, HELP_COLUMN, "");
-    print_wrapped(option->help, HELP_COLUMN);
+    print_wrapped(help_of(option), HELP_COLUMN);
 }
 
 static void print_heading(const struct cli *cli, const char *text)
@@ -81,8 +105,9 @@ static void print_command(const struct cli *cli)
 {
     const struct cli_command *c = cli->command;
 
-    printf("Usage: shmq %s%s%s%s%s%s\n\n", c->noun, c->verb ? " " : "", c->verb ? c->verb : "",
-           *c->operands ? " " : "", c->operands, c->options ? " [options]" : "");
+    printf("Usage: %s %s%s%s%s%s%s\n\n", cli_program->name, c->noun, c->verb ? " " : "",
+           c->verb ? c->verb : "", *c->operands ? " " : "", c->operands,
+           c->options ? " [options]" : "");
     print_wrapped(c->summary, 0);
     if (c->details) {
         putchar('\n');
@@ -98,17 +123,17 @@ static void print_command(const struct cli *cli)
 
 static void print_noun(const struct cli *cli)
 {
-    printf("Usage: shmq %s VERB [options]\n", cli->table->noun);
+    printf("Usage: %s %s VERB [options]\n", cli_program->name, cli->table->noun);
     print_heading(cli, "Commands");
     for (const struct cli_command *c = cli->table; c->noun; c++)
         print_summary(c);
-    printf("\nMore: shmq %s VERB --help\n", cli->table->noun);
+    printf("\nMore: %s %s VERB --help\n", cli_program->name, cli->table->noun);
 }
 
 static void print_tool(const struct cli *cli, const struct cli_command *const *nouns)
 {
-    printf("shmq: a message bus in shared memory, for the processes of one host\n\n"
-           "Usage: shmq [-b BUS] [-V VHOST] [--json] [-q] COMMAND [options]\n");
+    printf("%s: %s\n\nUsage: %s %s\n", cli_program->name, cli_program->summary, cli_program->name,
+           cli_program->usage);
     print_heading(cli, "Commands");
     for (; *nouns; nouns++) {
         for (const struct cli_command *c = *nouns; c->noun; c++) {
@@ -123,11 +148,7 @@ static void print_tool(const struct cli *cli, const struct cli_command *const *n
     print_heading(cli, "Exit codes");
     printf("  0 done; 1 failed; 2 wrong usage; 3 timed out; 4 not permitted; 5 no bus\n");
     print_heading(cli, "A first minute");
-    printf("  shmqd --ephemeral &\n"
-           "  shmq topic create hello\n"
-           "  shmq sub hello -n 1 &\n"
-           "  shmq pub hello -m 'Hello, world'\n"
-           "\nMore: shmq COMMAND --help, shmq(1), shmqd(8)\n");
+    printf("  %s", cli_program->epilogue);
 }
 
 void cli_print_help(const struct cli *cli, const struct cli_command *const *nouns)

@@ -326,7 +326,7 @@ static int take_word(struct cli *cli, const struct cli_command *const *nouns, co
 static int check_operands(const struct cli *cli)
 {
     if (!cli->table)
-        return cli_fail(CLI_USAGE, "a command is missing; try 'shmq --help'");
+        return cli_fail(CLI_USAGE, "a command is missing; try '%s --help'", cli_program->name);
     if (!cli->command)
         return fail_verb(cli, NULL);
     if (cli->operand_count < cli->command->operands_min)

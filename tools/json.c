@@ -3,6 +3,8 @@
 #include "tools/json.h"
 
 #include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 void json_init(struct json *json, struct outbuf *out)
@@ -136,6 +138,24 @@ void json_number(struct json *json, const char *key, uint64_t number)
 {
     begin_value(json, key, "");
     outbuf_printf(json->out, "%" PRIu64, number);
+}
+
+void json_real(struct json *json, const char *key, double number)
+{
+    char text[40];
+
+    if (!isfinite(number)) {
+        json_null(json, key);
+        return;
+    }
+    /* 15 digits always survive a text, 17 make any double again: 0.1 is "0.1", not 0.10000000000000001. */
+    for (int digits = 15; digits <= 17; digits++) {
+        (void)snprintf(text, sizeof(text), "%.*g", digits, number);
+        if (strtod(text, NULL) == number)
+            break;
+    }
+    begin_value(json, key, "");
+    outbuf_text(json->out, text);
 }
 
 void json_boolean(struct json *json, const char *key, bool value)

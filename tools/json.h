@@ -28,6 +28,8 @@ void json_array_end(struct json *json);
 void json_string(struct json *json, const char *key, const char *text);
 void json_bytes(struct json *json, const char *key, const void *data, size_t length);
 void json_number(struct json *json, const char *key, uint64_t number);
+/* As few digits as make the same number again; null for what JSON has no number for (NaN, infinite). */
+void json_real(struct json *json, const char *key, double number);
 void json_boolean(struct json *json, const char *key, bool value);
 void json_null(struct json *json, const char *key);
 /* The time in ISO form, null for 0. */

@@ -195,10 +195,26 @@ static const char *skip_members(const char *at, char close)
     }
 }
 
+static const char *skip_digits(const char *at)
+{
+    size_t digits = strspn(at, "0123456789");
+
+    return digits > 0 ? at + digits : NULL;
+}
+
+static const char *skip_number(const char *at)
+{
+    at += *at == '-';
+    at = *at == '0' ? at + 1 : skip_digits(at);
+    if (at && *at == '.')
+        at = skip_digits(at + 1);
+    if (at && (*at | 0x20) == 'e')
+        at = skip_digits(at + 1 + (at[1] == '-' || at[1] == '+'));
+    return at;
+}
+
 static const char *skip_value(const char *at)
 {
-    size_t digits;
-
     if (*at == '{')
         return skip_members(at + 1, '}');
     if (*at == '[')
@@ -209,8 +225,7 @@ static const char *skip_value(const char *at)
         return at + 4;
     if (strncmp(at, "false", 5) == 0)
         return at + 5;
-    digits = strspn(at, "0123456789");
-    return digits > 0 && (digits == 1 || *at != '0') ? at + digits : NULL;
+    return skip_number(at);
 }
 
 bool cli_is_json(const char *text, unsigned count)
@@ -221,4 +236,43 @@ bool cli_is_json(const char *text, unsigned count)
             return false;
     }
     return *skip_space(text) == '\0';
+}
+
+/* The value of the member `name`, or the element of that number, of the object or array at `at`. */
+static const char *find_member(const char *at, const char *name, size_t length)
+{
+    bool is_object = *at == '{';
+    unsigned long wanted = strtoul(name, NULL, 10);
+
+    if (*at != '{' && *at != '[')
+        return NULL;
+    at = skip_space(at + 1);
+    for (unsigned long i = 0; *at != '}' && *at != ']'; i++) {
+        bool found = !is_object && i == wanted;
+
+        if (is_object) {
+            const char *end = skip_string(at);
+
+            found = (size_t)(end - at) == length + 2 && strncmp(at + 1, name, length) == 0;
+            at = skip_space(skip_space(end) + 1);
+        }
+        if (found)
+            return at;
+        at = skip_space(skip_value(at));
+        at = skip_space(at + (*at == ','));
+    }
+    return NULL;
+}
+
+const char *cli_json_at(const char *text, const char *path)
+{
+    const char *at = skip_space(text);
+
+    while (at && *path) {
+        size_t length = strcspn(path, "/");
+
+        at = find_member(at, path, length);
+        path += length + (path[length] == '/');
+    }
+    return at;
 }

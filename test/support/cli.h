@@ -47,4 +47,8 @@ char *cli_read_whole(const char *path, size_t *ret_length);
 /* `text` is `count` documents of JSON, one behind the other: strict, and not by tools/json.c. */
 bool cli_is_json(const char *text, unsigned count);
 
+/* The value at "results/0/value/median" of a document that cli_is_json() has found good; NULL if there
+ * is none. It stands in the text: whatever follows, follows. */
+const char *cli_json_at(const char *text, const char *path);
+
 #endif
