@@ -9,7 +9,8 @@
 # Variables: V=1 shows the commands. BUILD=dir builds elsewhere. CC, CFLAGS, LDFLAGS, PREFIX, DESTDIR as
 # usual. SAN=address,undefined (or thread) builds with sanitizers. TESTS="test_ring test_w%" selects suites,
 # SKIP_TESTS leaves some out, JOBS=1 runs them one by one, PROGRAMS= leaves out the programs that some
-# suites start. DAEMON=no leaves out daemon/, TOOLS=no tools/, CUNIT=no the CUnit library.
+# suites start. DAEMON=no leaves out daemon/, TOOLS=no tools/, CUNIT=no the CUnit library. ZMQ=yes and
+# NNG=yes let shmq-perf measure ZeroMQ and nng beside shmq; BENCH_OPTIONS are given to shmq-perf bench.
 
 VERSION   := 0.1.0
 SOVERSION := 0
@@ -50,8 +51,11 @@ WERROR  ?= $(if $(filter 1,$(PINNED)),-Werror)
 WARN    := -Wall -Wextra -Wshadow -Wconversion -Wsign-conversion -Wstrict-prototypes \
            -Wmissing-prototypes -Wpointer-arith -Wundef -Wvla -Wformat=2 $(WERROR)
 CFLAGS  ?= -O2 -g
+PEERS   := $(if $(filter yes,$(ZMQ)),-DPERF_ZMQ) $(if $(filter yes,$(NNG)),-DPERF_NNG)
+# Two stores are cheaper than the way through a vector register that the compiler takes to join them.
+HOT     := -fno-tree-slp-vectorize
 BASE     = -std=c17 -D_GNU_SOURCE -I. -iquote libshmq -DSHMQ_VERSION_TEXT='"$(VERSION)"' $(WARN) \
-           -fPIC -fvisibility=hidden -pthread $(CPPFLAGS) $(CFLAGS)
+           $(PEERS) $(HOT) -fPIC -fvisibility=hidden -pthread $(CPPFLAGS) $(CFLAGS)
 
 ifneq ($(SAN),)
 # TSan does not know fences; gcc warns of every one, and the ring's are argued in docs/memory-model.md.
@@ -74,6 +78,7 @@ URCU_LIBS  = $(shell pkg-config --libs liburcu-memb liburcu-cds 2>/dev/null || \
                echo -lurcu-memb -lurcu-cds -lurcu-common)
 INIH_LIBS  = $(shell pkg-config --libs inih 2>/dev/null || echo -linih)
 CUNIT_LIBS = $(if $(filter no,$(CUNIT)),,$(shell pkg-config --libs cunit 2>/dev/null || echo -lcunit))
+PEER_LIBS  = $(if $(filter yes,$(ZMQ)),-lzmq) $(if $(filter yes,$(NNG)),-lnng)
 DAEMON_LIBS = $(if $(filter no,$(DAEMON)),,$(URCU_LIBS) $(INIH_LIBS))
 
 # ---- Sources -------------------------------------------------------------------------------------
@@ -85,7 +90,7 @@ LIB_SRC    := $(wildcard libshmq/*.c)
 BELOW_SRC  := $(filter-out $(CLIENT_SRC),$(LIB_SRC))
 DAEMON_SRC := $(if $(filter no,$(DAEMON)),,$(filter-out daemon/main.c,$(wildcard daemon/*.c)))
 DAEMON_MAIN := $(if $(filter no,$(DAEMON)),,$(wildcard daemon/main.c))
-PERF_SRC   := $(wildcard tools/shmq_perf*.c)
+PERF_SRC   := $(wildcard tools/perf/*.c)
 DEMO_SRC   := $(wildcard tools/shmq_demo*.c)
 TOOL_SRC   := $(if $(filter no,$(TOOLS)),,$(filter-out $(PERF_SRC) $(DEMO_SRC),$(wildcard tools/*.c)))
 
@@ -165,9 +170,11 @@ $(BUILD)/shmq-demo: $(call obj,$(DEMO_SRC)) $(BUILD)/libshmq.a $(BUILD)/libshmqd
 	$(call say,LINK,$@)
 	$(Q)$(CC) -o $@ $^ $(LINK_FLAGS) $(DAEMON_LIBS)
 
-$(BUILD)/shmq-perf: $(call obj,$(PERF_SRC)) $(BUILD)/libshmq.a $(BUILD)/libshmqd.a
+# shmq-perf has the tool's options, tables and JSON, and libshmqd for its private bus.
+PERF_TOOL_SRC := $(foreach t,cli cli_help cli_options outbuf table json,tools/$(t).c)
+$(BUILD)/shmq-perf: $(call obj,$(PERF_SRC) $(PERF_TOOL_SRC) $(LIB_SRC)) $(BUILD)/libshmqd.a
 	$(call say,LINK,$@)
-	$(Q)$(CC) -o $@ $^ $(LINK_FLAGS) $(DAEMON_LIBS) -lm
+	$(Q)$(CC) -o $@ $^ $(LINK_FLAGS) $(DAEMON_LIBS) $(PEER_LIBS) -lm
 
 # ---- Tests: internals with fault points and assertions on, and every symbol in reach -------------
 
@@ -186,9 +193,13 @@ either         := $(subst $(empty) ,|,$(strip daemon/ $(daemon_headers)))
 needs_daemon   := $(shell grep -lE '^.include "($(either))' /dev/null $(SUPPORT_SRC) $(UNIT_SRC) \
                     $(CRASH_SRC))
 SUPPORT_SRC := $(filter-out $(needs_daemon),$(SUPPORT_SRC))
-UNIT_SRC    := $(filter-out $(needs_daemon) test/test_cli%,$(UNIT_SRC)) # the tool's suites start shmqd
+# The suites of the tool and of shmq-perf start shmqd.
+UNIT_SRC    := $(filter-out $(needs_daemon) test/test_cli% test/test_perf%,$(UNIT_SRC))
 CRASH_SRC   := $(filter-out $(needs_daemon),$(CRASH_SRC))
 SCRIPTS     :=
+endif
+ifeq ($(TOOLS),no)
+UNIT_SRC    := $(filter-out test/test_cli% test/test_perf%,$(UNIT_SRC))
 endif
 
 CRASH_MAIN  := $(call with_main,$(CRASH_SRC))
@@ -208,12 +219,15 @@ SCRIPTS := $(call chosen,test/,$(basename $(SCRIPTS)))
 SCRIPTS := $(SCRIPTS:%=%.sh)
 
 # Programs for the suites, with fault points; run_checks.sh puts this folder first in PATH.
-PROGRAMS := $(if $(DAEMON_MAIN),$(BUILD)/test/bin/shmqd) $(if $(TOOL_MAIN),$(BUILD)/test/bin/shmq)
+PERF_MAIN := $(if $(and $(DAEMON_SRC),$(TOOL_SRC)),$(call with_main,$(PERF_SRC)))
+PROGRAMS := $(if $(DAEMON_MAIN),$(BUILD)/test/bin/shmqd) $(if $(TOOL_MAIN),$(BUILD)/test/bin/shmq) \
+            $(if $(PERF_MAIN),$(BUILD)/test/bin/shmq-perf)
 
 INTERNALS := $(BUILD)/tobj/libinternals.a
 SUPPORT   := $(BUILD)/tobj/libsupport.a
 
-$(INTERNALS): $(call tobj,$(LIB_SRC) $(DAEMON_SRC) $(filter-out $(TOOL_MAIN),$(TOOL_SRC)))
+$(INTERNALS): $(call tobj,$(LIB_SRC) $(DAEMON_SRC) $(filter-out $(TOOL_MAIN),$(TOOL_SRC)) \
+                $(if $(PERF_MAIN),$(filter-out $(PERF_MAIN),$(PERF_SRC))))
 	$(call say,AR,$@)
 	$(Q)rm -f $@ && $(AR) rcs $@ $^
 
@@ -226,7 +240,7 @@ define link_test
 	$(call say,LINK,$@)
 	$(Q)$(CC) -o $@ $(filter %.o,$^) $(LINK_FLAGS) \
 	    -Wl,--start-group $(SUPPORT) $(INTERNALS) -Wl,--end-group \
-	    $(DAEMON_LIBS) $(CUNIT_LIBS) -lm $(LINK_TEST_EXTRA)
+	    $(DAEMON_LIBS) $(CUNIT_LIBS) $(PEER_LIBS) -lm $(LINK_TEST_EXTRA)
 endef
 
 $(BUILD)/test/test_%: $(BUILD)/tobj/test/test_%.o $(SUPPORT) $(INTERNALS)
@@ -248,6 +262,9 @@ $(BUILD)/test/bin/shmqd: $(call tobj,$(DAEMON_MAIN)) $(INTERNALS) $(SUPPORT)
 $(BUILD)/test/bin/shmq: $(call tobj,$(TOOL_MAIN)) $(INTERNALS) $(SUPPORT)
 	$(link_test)
 
+$(BUILD)/test/bin/shmq-perf: $(call tobj,$(PERF_MAIN)) $(INTERNALS) $(SUPPORT)
+	$(link_test)
+
 # Targets that a person types build with all cores, unless -j says how many.
 parallel = $(if $(filter -j%,$(MAKEFLAGS)),,-j$(shell nproc))
 
@@ -262,8 +279,9 @@ run = BUILD='$(BUILD)' CC='$(CC)' CXX='$(CXX)' RUNNER='$(RUNNER)' test/ci/run_ch
 demo: ## real data through the bus, with processes killed on the way
 	@test/ci/deps.sh build
 	@+$(MAKE) $(parallel) all
-	@if [ -x $(BUILD)/shmq-demo ]; then exec $(BUILD)/shmq-demo; \
-	 else echo "shmq: demo: tools/shmq_demo.c is not in this tree; take a complete one" >&2; exit 1; fi
+	@$(BUILD)/shmq-demo
+	@if [ "$$(nproc)" -gt 1 ]; then echo && echo "And how fast (make bench tells all of it):" && echo && \
+	    exec $(BUILD)/shmq-perf -q compare --size 64 --transport shmq,pipe --rounds 7 --duration 2s; fi
 
 check: ## every suite; ends with a count
 	@test/ci/deps.sh check
@@ -313,9 +331,10 @@ check-musl: ## libshmq and shmq with musl, unit suites, and a self-test against 
 	@+$(MAKE) $(parallel) all
 	@test/ci/self_test.sh $(BUILD)/shmqd $(MUSL)/shmq
 
-bench: all ## shmq-perf beside pipes, sockets and the bare cache line
-	@if [ -x $(BUILD)/shmq-perf ]; then exec $(BUILD)/shmq-perf compare; \
-	 else echo "shmq-perf is not part of this release; 'make demo' ends with a quick measurement"; fi
+bench: ## what shmq is built to reach: floor, shmq, the kernel's ways, ratio, target; some three minutes
+	@test/ci/deps.sh build
+	@+$(MAKE) $(parallel) all
+	@$(BUILD)/shmq-perf floor && echo && exec $(BUILD)/shmq-perf bench $(BENCH_OPTIONS)
 
 STRESS_SECONDS ?= 60
 stress: ## seeded races and deaths between several processes, STRESS_SECONDS each
@@ -371,6 +390,8 @@ INSTALLED = \
     $(foreach m,$(wildcard docs/man/*.[1-8]),644:$(m):$(MANDIR)/man$(subst .,,$(suffix $(m)))/$(notdir $(m))) \
     $(foreach c,$(call first,tools/shmq.bash tools/shmq.bash-completion tools/completion/shmq), \
         644:$(c):$(COMPLETIONDIR)/shmq) \
+    $(foreach c,$(if $(filter %/shmq-perf,$(PRODUCTS)),$(wildcard tools/shmq-perf.bash)), \
+        644:$(c):$(COMPLETIONDIR)/shmq-perf) \
     $(foreach d,$(wildcard README.md LICENSE CHANGELOG.md docs/*.md daemon/shmqd.conf), \
         644:$(d):$(DOCDIR)/$(notdir $(d)))
 UNITS := $(patsubst %.in,%,$(wildcard daemon/*.service.in daemon/*.socket.in))

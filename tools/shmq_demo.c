@@ -535,8 +535,6 @@ int main(void)
     bool good = choose_files() && run();
 
     stop_all();
-    if (good)
-        good = demo_measure(shared);
     if (!good)
         show_log();
     if (children[SUPERVISOR] > 0) {

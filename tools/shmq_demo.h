@@ -81,7 +81,4 @@ _Noreturn void demo_run_consumer(struct demo_shared *shared, enum demo_topic top
 
 int demo_connect(const struct demo_shared *shared, shmq_connection **ret_connection);
 
-/* Throughput and latency of 64-byte messages between two processes, beside a pipe. */
-bool demo_measure(const struct demo_shared *shared);
-
 #endif
