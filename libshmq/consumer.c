@@ -192,10 +192,11 @@ static int poll_cold(struct shmq_consumer *c, struct shmq_message *messages, uin
  * comes back as soon as its copy of the line was invalidated, and takes the line away from a producer
  * that has not got to the stamp. */
 #define QUICK_LOOKS 40u
-/* What comes within so many looks after the log had ended, several times in a row, may be a stream: ... */
-#define STREAM_LOOKS  2u
-#define STREAM_STREAK 8u
-/* ... if so many units are there after a lag. It doubles as long as they are: 200 ns to 3 µs. */
+/* Several times in a row at least so many messages came between two times that the log had ended: it may
+ * be a stream. It is one if so many units are there after a lag, which doubles as long as they are: 200 ns
+ * to 3 µs. */
+#define STREAM_RUN       4u
+#define STREAM_STREAK    4u
 #define STREAM_AHEAD     8u
 #define LAG_PAUSES_FIRST 8u
 #define LAG_DOUBLINGS    4u
@@ -252,14 +253,14 @@ static __attribute__((noinline)) int poll_empty(struct shmq_consumer *c,
         looks++;
         cpu_relax();
     }
-    c->streak = looks * c->owned_count < STREAM_LOOKS
-                    ? min_u32(c->streak + 1, STREAM_STREAK + LAG_DOUBLINGS)
-                    : 0;
+    c->streak = c->run < STREAM_RUN ? 0 : min_u32(c->streak + 1, STREAM_STREAK + LAG_DOUBLINGS);
+    c->run = 0;
     if (looks < QUICK_LOOKS) {
         /* Who had to wait waited for one message: to look for a second now would fetch the line that its
          * producer writes next, and make both wait for it. */
         uint32_t taken = consumer_take(c, messages, c->streak > 0 ? max : 1);
 
+        c->run = taken;
         if (LIKELY(taken > 0))
             return (int)taken;
     }
@@ -282,6 +283,7 @@ int shmq_poll(shmq_consumer *c, struct shmq_message *messages, uint32_t max, int
     if (UNLIKELY(c->streak >= STREAM_STREAK) && timeout_ms > 0)
         lag_behind_stream(c);
     taken = LIKELY(c->sole) ? take_sole(c, c->sole, messages, max) : take_all(c, messages, max);
+    c->run += taken;
     if (LIKELY(taken > 0))
         return (int)taken;
     return poll_empty(c, messages, max, timeout_ms);

@@ -74,9 +74,10 @@ struct shmq_consumer {
     uint32_t owned_count;
     struct consumer_partition *sole; /* the one that is read, if it is the only one and has views */
     uint32_t next;                   /* where the next poll begins among them */
-    uint32_t streak;   /* polls that found nothing, and then something at once: a stream */
-    uint32_t prefetch; /* messages of one partition in one poll */
-    uint32_t wait;     /* enum shmq_wait */
+    uint32_t run;                    /* messages since a poll found nothing */
+    uint32_t streak;                 /* so many runs in a row were long: a stream */
+    uint32_t prefetch;               /* messages of one partition in one poll */
+    uint32_t wait;                   /* enum shmq_wait */
     bool auto_commit;
     bool stopped; /* something has to be said or done before anything is read: consumer_attend() */
 
