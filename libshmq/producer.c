@@ -74,11 +74,25 @@ static ALWAYS_INLINE uint32_t finish_one(struct producer_partition *pp, struct r
     return attention;
 }
 
-/* How far ahead of a record its successors' lines are fetched: measured, docs/performance.md. The second
- * mapping lies behind the first, so it is always an address of the ring's. */
-#define PREFETCH_BYTES (3 * (size_t)RECORD_UNIT)
-
 #define ATTENTION_OF_PUBLISH (ATTENTION_DATA | ATTENTION_CLOSED)
+
+/* Small records come so fast that each would wait for its lines to come back from the reader, who had
+ * them a lap ago. So those of a successor are fetched, all of them: half of a pair of lines is worse than
+ * none. The distances are measured (docs/performance.md); the second mapping lies behind the first, so they
+ * are addresses of the ring's. Larger records do not gain by it, nor do several producers, who wait for `tail`. */
+static ALWAYS_INLINE void prefetch_successor(const char *record, uint64_t length)
+{
+    if (length <= BESIDE_HEADER) {
+        prefetch_to_write(record + 3 * RECORD_UNIT);
+    } else if (length <= BESIDE_HEADER + RECORD_UNIT) {
+        prefetch_to_write(record + 4 * RECORD_UNIT);
+        prefetch_to_write(record + 5 * RECORD_UNIT);
+    } else if (length <= BESIDE_HEADER + 2 * RECORD_UNIT) {
+        prefetch_to_write(record + 6 * RECORD_UNIT);
+        prefetch_to_write(record + 7 * RECORD_UNIT);
+        prefetch_to_write(record + 8 * RECORD_UNIT);
+    }
+}
 
 /* A body and nothing else, to a partition that is gated and needs no fence. `multi` and `small` are
  * constants: each caller gets code of its own. */
@@ -93,10 +107,8 @@ static ALWAYS_INLINE int publish_plain(struct shmq_producer *p, struct producer_
         return publish_without_room(p, message, pp->index);
     struct record *record = ring_record(pp->ring.data, pp->ring.mask, offset);
 
-    /* Records of one line come so fast that each would wait for its line to come back from the reader. Two
-     * lines and more do not gain by it, nor does a ring with a compare-and-swap before each record. */
-    if (!multi && small && length <= BESIDE_HEADER)
-        prefetch_to_write((const char *)record + PREFETCH_BYTES);
+    if (!multi)
+        prefetch_successor((const char *)record, length);
     /* The stamp's line last, and all of it at once: a reader that waits looks at that line all the time,
      * and takes it away from us after whatever we store there first. */
     if (small)
