@@ -68,7 +68,7 @@ static ALWAYS_INLINE uint32_t take_views(struct shmq_consumer *c, struct consume
                 mark_corrupt(c, cp);
             break;
         }
-        uint32_t length = record->length; /* once: the checked one is used */
+        uint32_t length = load_length(record);
 
         if (UNLIKELY(length > length_max) ||
             UNLIKELY(!fill_message(messages, record->payload, length, load_lengths(record)))) {
@@ -192,11 +192,12 @@ static int poll_cold(struct shmq_consumer *c, struct shmq_message *messages, uin
  * comes back as soon as its copy of the line was invalidated, and takes the line away from a producer
  * that has not got to the stamp. */
 #define QUICK_LOOKS 40u
+/* In all partitions together: of a thousand one look alone takes microseconds. */
+#define QUICK_RECORDS (256u * QUICK_LOOKS)
 /* Several times in a row at least so many messages came between two times that the log had ended: it may
- * be a stream. It is one if so many units are there after a lag, which doubles as long as they are: 200 ns
- * to 3 µs. */
+ * be a stream. It is one if so many are there after a lag, and still more are coming; the lag doubles as long
+ * as that is so: 200 ns to 3 µs. */
 #define STREAM_RUN       4u
-#define STREAM_STREAK    4u
 #define STREAM_AHEAD     8u
 #define LAG_PAUSES_FIRST 8u
 #define LAG_DOUBLINGS    4u
@@ -216,28 +217,53 @@ static ALWAYS_INLINE bool is_ready(const struct shmq_consumer *c)
     return false;
 }
 
-/* Is somebody's log ahead of its reader by more than a few records? */
-static bool is_behind(const struct shmq_consumer *c)
+/* Do so many records stand before the reader? One by one: a single long one is no stream. A hint: what was
+ * scribbled there is bounded, no more. */
+static bool is_behind(const struct ring_reader *reader)
 {
-    for (uint32_t i = 0; i < c->owned_count; i++) {
-        const struct ring_reader *reader = &c->owned[i]->reader;
+    uint64_t position = reader->position;
 
-        if (ring_tail(reader->ring) - reader->position >= STREAM_AHEAD * RECORD_UNIT)
-            return true;
+    for (uint32_t i = 0; i < STREAM_AHEAD; i++) {
+        const struct record *record = ring_record_const(reader->data, reader->mask, position);
+        /* Acquire: the length is that of this stamp. */
+        uint64_t commit = atomic_load_explicit(&record->commit, memory_order_acquire);
+
+        if (record_state(commit, reader->salt, position) == 0)
+            return false;
+        position += record_size(min_u32(load_length(record), reader->length_max));
     }
-    return false;
+    return true;
+}
+
+static void relax(uint32_t pauses)
+{
+    while (pauses-- > 0)
+        cpu_relax();
 }
 
 /* A reader as fast as its producer stands on the very line that is being written, and each message
  * costs both of them a transfer of that line. One that lets the producer get ahead finds the next
- * messages all at once. If it does not, there is no stream. */
-static void lag_behind_stream(struct shmq_consumer *c)
+ * messages all at once. If it does not, there is no stream. Nor is there one if the log stood still in the
+ * second half of the lag: then the producer waits for an answer, which each further lag would delay. */
+static __attribute__((noinline)) void lag_behind_stream(struct shmq_consumer *c)
 {
+    uint32_t half = LAG_PAUSES_FIRST / 2 << (c->streak - STREAM_STREAK);
+    const struct ring_reader *reader;
+    uint64_t tail;
+
+    if (c->owned_count != 1) { /* since the streak was counted */
+        c->streak = 0;
+        return;
+    }
     if (is_ready(c))
         return;
-    for (uint32_t i = LAG_PAUSES_FIRST << (c->streak - STREAM_STREAK); i > 0; i--)
-        cpu_relax();
-    c->streak = is_behind(c) ? min_u32(c->streak + 1, STREAM_STREAK + LAG_DOUBLINGS) : 0;
+    reader = &c->owned[0]->reader;
+    relax(half);
+    tail = ring_tail(reader->ring);
+    relax(half);
+    c->streak = ring_tail(reader->ring) != tail && is_behind(reader)
+                    ? min_u32(c->streak + 1, STREAM_STREAK + LAG_DOUBLINGS)
+                    : 0;
 }
 
 /* A poll that found nothing and may wait. */
@@ -246,19 +272,27 @@ static __attribute__((noinline)) int poll_empty(struct shmq_consumer *c,
                                                 int timeout_ms)
 {
     uint32_t looks = 0;
+    bool ready;
 
-    if (timeout_ms == 0 || c->wait == SHMQ_WAIT_BLOCK || c->owned_count == 0)
+    if (timeout_ms == 0 || c->wait == SHMQ_WAIT_BLOCK || c->owned_count == 0 || c->stopped)
         return poll_cold(c, messages, max, timeout_ms);
-    while (looks < QUICK_LOOKS && !is_ready(c)) {
+    do { /* the take that found nothing was the first look */
         looks++;
         cpu_relax();
-    }
-    c->streak = c->run < STREAM_RUN ? 0 : min_u32(c->streak + 1, STREAM_STREAK + LAG_DOUBLINGS);
+        ready = is_ready(c);
+    } while (!ready && looks < QUICK_LOOKS && looks * c->owned_count < QUICK_RECORDS);
+    bool long_run = c->run >= STREAM_RUN;
+
+    /* Who reads several partitions takes so long to look at all of them that it lags anyway. */
+    c->streak =
+        long_run && c->owned_count == 1 ? min_u32(c->streak + 1, STREAM_STREAK + LAG_DOUBLINGS) : 0;
     c->run = 0;
-    if (looks < QUICK_LOOKS) {
+    if (ready) {
         /* Who had to wait waited for one message: to look for a second now would fetch the line that its
-         * producer writes next, and make both wait for it. */
-        uint32_t taken = consumer_take(c, messages, c->streak > 0 ? max : 1);
+         * producer writes next, and make both wait for it. (Views were given up before the first look.) */
+        uint32_t most = long_run ? min_u32(max, c->prefetch) : 1;
+        uint32_t taken =
+            c->sole ? take_views(c, c->sole, messages, most) : take_all(c, messages, most);
 
         c->run = taken;
         if (LIKELY(taken > 0))

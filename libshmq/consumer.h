@@ -65,6 +65,8 @@ struct consumer_partition {
     struct attachment *attachment;
 };
 
+#define STREAM_STREAK 4u /* so many long runs in a row may be a stream */
+
 struct shmq_consumer {
     /* Read by every poll. */
     uint32_t fork_count;

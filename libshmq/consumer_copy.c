@@ -32,8 +32,7 @@ static bool grow_arena(struct shmq_consumer *c, struct consumer_partition *cp)
 {
     const struct ring_reader *reader = &cp->reader;
     const struct record *record = ring_record_const(reader->data, reader->mask, reader->position);
-    const _Atomic uint32_t *word = (const _Atomic uint32_t *)(const void *)&record->length;
-    uint32_t length = atomic_load_explicit(word, memory_order_relaxed);
+    uint32_t length = load_length(record);
     unsigned char *grown;
     size_t bytes;
 

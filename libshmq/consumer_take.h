@@ -12,6 +12,15 @@
 #include "libshmq/consumer.h"
 #include "libshmq/record.h"
 
+/* A load of its own: what is checked and what is used must be the same, whatever is stored meanwhile. */
+static ALWAYS_INLINE uint32_t load_length(const struct record *record)
+{
+    const _Atomic uint32_t *word = (const _Atomic uint32_t *)(const void *)&record->length;
+
+    /* Relaxed: ordered by the acquire of the stamp. */
+    return atomic_load_explicit(word, memory_order_relaxed);
+}
+
 /* The lengths as one load: a hostile producer changes them between two looks, but not within one.
  * Key in the low half of the result, headers above it: as they stand in a message. */
 static ALWAYS_INLINE uint32_t load_lengths(const struct record *record)

@@ -162,14 +162,14 @@ static int publish_any(struct shmq_producer *p, struct shmq_message *message, ui
                                                       : 0;
 }
 
-/* What is not small, or not plain. */
-static __attribute__((noinline)) int publish_other(struct shmq_producer *p,
+/* Plain, but not small. */
+static __attribute__((noinline)) int publish_large(struct shmq_producer *p,
                                                    struct shmq_message *message,
                                                    uint64_t timestamp_ns)
 {
     struct producer_partition *pp = p->turn;
 
-    if (!is_plain(p, message, p->lengths_bound) || pp->path == PUBLISH_FENCED)
+    if (pp->path == PUBLISH_FENCED)
         return publish_any(p, message, timestamp_ns);
     uint64_t length = message->body_length;
 
@@ -190,7 +190,8 @@ NO_CANARY int shmq_publish(shmq_producer *p, struct shmq_message *message)
     uint64_t timestamp_ns = producer_timestamp(p);
 
     if (!is_plain(p, message, p->small_bound))
-        return publish_other(p, message, timestamp_ns);
+        return is_plain(p, message, p->lengths_bound) ? publish_large(p, message, timestamp_ns)
+                                                      : publish_any(p, message, timestamp_ns);
     struct producer_partition *pp = p->turn;
     uint64_t length = message->body_length;
 

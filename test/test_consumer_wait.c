@@ -7,6 +7,7 @@
 #include <sys/time.h>
 #include <unistd.h>
 
+#include "libshmq/consumer.h"
 #include "libshmq/wait.h"
 #include "test/support/fixture.h"
 
@@ -174,6 +175,72 @@ TEST(fair_to_all_partitions)
     fixture_stop(supervisor);
 }
 
+/* ---- streams --------------------------------------------------------------------------------- */
+
+struct answerer {
+    shmq_consumer *questions;
+    shmq_producer *answers;
+    uint32_t count;
+    uint32_t bytes;
+};
+
+static void *answer(void *arg)
+{
+    static const char body[1024];
+    struct answerer *a = arg;
+    struct shmq_message got;
+
+    for (uint32_t i = 0; i < a->count; i++) {
+        struct shmq_message message = {.body = body, .body_length = a->bytes};
+
+        if (!CHECK_EQ(shmq_poll(a->questions, &got, 1, 10000), 1) ||
+            !CHECK_OK(shmq_publish(a->answers, &message)))
+            break;
+    }
+    return NULL;
+}
+
+/* Who waits for an answer of a kilobyte takes it for no stream, whatever it thought before: it would let each
+ * answer lie for microseconds from then on. */
+TEST(no_answer_is_taken_for_a_stream)
+{
+    enum { ROUNDS = 5000, BEFORE = STREAM_STREAK + 1 };
+    shmq_supervisor *supervisor = fixture_start();
+    struct fixture_client client = fixture_connect();
+    struct fixture_client other = fixture_connect();
+    struct shmq_message got;
+    pthread_t thread;
+    uint32_t streams = 0;
+
+    fixture_topic(&client, "q", NULL);
+    fixture_topic(&client, "a", NULL);
+    shmq_producer *questions = fixture_producer(&client, "q", 1000);
+    shmq_consumer *answers = fixture_consumer(&client, "a", NULL);
+    struct answerer answerer = {
+        .questions = fixture_consumer(&other, "q", NULL),
+        .answers = fixture_producer(&other, "a", 1000),
+        .count = ROUNDS,
+        .bytes = 1024,
+    };
+
+    (void)shmq_poll(answers, &got, 1, 0);
+    REQUIRE(pthread_create(&thread, NULL, answer, &answerer) == 0);
+    for (uint32_t i = 0; i < ROUNDS; i++) {
+        if (!CHECK_OK(fixture_publish_number(questions, i)))
+            break;
+        answers->streak = BEFORE;
+        answers->run = 0;
+        if (!CHECK_EQ(shmq_poll(answers, &got, 1, 10000), 1))
+            break;
+        streams += answers->streak > BEFORE;
+    }
+    REQUIRE(pthread_join(thread, NULL) == 0);
+    CHECK_EQ(streams, 0);
+    fixture_close(&other);
+    fixture_close(&client);
+    fixture_stop(supervisor);
+}
+
 /* ---- the descriptor -------------------------------------------------------------------------- */
 
 TEST(descriptor_tells_epoll_of_messages)
@@ -248,4 +315,5 @@ TEST(descriptor_tells_standby_of_its_turn)
 
 TEST_MAIN("consumer_wait", T(every_wait_mode_wakes), T(more_partitions_than_one_sleep_takes),
           T(kernel_without_waitv), T(signal_ends_a_poll), T(fair_to_all_partitions),
-          T(descriptor_tells_epoll_of_messages), T(descriptor_tells_standby_of_its_turn))
+          T(no_answer_is_taken_for_a_stream), T(descriptor_tells_epoll_of_messages),
+          T(descriptor_tells_standby_of_its_turn))

@@ -190,7 +190,7 @@ name:
   S( end[p]=t+l; at[p]=t*4+1 );
 #endif
   S( if :: tail==t -> tail=t+l; ghost_claim()
-        :: tail!=t -> goto lost fi );
+        :: tail!=t -> t=tail; goto lost fi );     /* what was seen instead is what the next round claims */
 #ifndef NO_OWNER
   S( MINE; at[p]=t*4+3;                           /* owner, before the first stamp */
      gi=1; do :: gi<l -> st[(t+gi)%CAP]=0; gi++ :: else -> break od; gi=0 );  /* payload leaves no old stamp */
@@ -229,7 +229,8 @@ lost:
 #ifdef NO_CLEARWAIT
   goto again;                                     /* negative: names its old t while it waits for room */
 #else
-  S( at[p]=0; t=0; goto again );                  /* before anything else, waits and returns included */
+  S( at[p]=0;                                     /* before anything else, waits and returns included */
+     if :: t+l>lim -> goto refresh :: else -> goto name fi );
 #endif
 #endif
 finished: atomic { nfin++; t=0; lim=0; n=0 };
