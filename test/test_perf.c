@@ -82,7 +82,7 @@ static bool nothing_is_left(void *unused)
            count_traces("/dev/mqueue", "shmq-perf.") == 0;
 }
 
-/* ---- Without measuring --------------------------------------------------------------------------- */
+/* ---- Without measuring ----------------------------------------------------------------------- */
 
 TEST(help_says_what_there_is)
 {
@@ -107,6 +107,9 @@ TEST(help_says_what_there_is)
     CHECK_CONTAINS(out.out, "ideal-chase");
     CHECK_CONTAINS(out.out, "mqueue");
     test_output_free(&out);
+    CHECK_INT_EQ(RUN(&out, "transports", "--json"), 0);
+    CHECK(cli_is_json(out.out, 1));
+    test_output_free(&out);
 }
 
 TEST(wrong_usage_is_2_and_says_what_to_do)
@@ -129,7 +132,11 @@ TEST(wrong_usage_is_2_and_says_what_to_do)
         {{"latency", "--cpus", "a"}, "no list of CPUs"},
         {{"latency", "--cpus", "4095"}, "CPU 4095"},
         {{"latency", "--classes", "5"}, "--classes"},
+        {{"latency", "--consumers", "0"}, "--consumers"},
+        {{"latency", "--vhost", "v"}, "--bus"},
         {{"throughput", "--rate", "5"}, "--rate"},
+        {{"throughput", "--hgrm", "x"}, "--hgrm"},
+        {{"throughput", "--ring", "1000000G"}, "memory"},
         {{"latency", "-t", "shmq", "--ring", "100"}, "--ring"},
         {{"latency", "extra"}, "one argument too many"},
     };
@@ -178,7 +185,39 @@ TEST(a_bus_that_is_not_there_is_5)
     test_output_free(&out);
 }
 
-/* ---- With next to no time ------------------------------------------------------------------------ */
+TEST(completion_knows_commands_options_and_transports)
+{
+    static const char script[] =
+        "command -v bash >/dev/null || exit 77; exec bash -c '"
+        ". tools/shmq-perf.bash; "
+        "complete_words() { COMP_WORDS=(\"$@\"); COMP_CWORD=$((${#COMP_WORDS[@]} - 1)); "
+        "_shmq_perf; echo \"${COMPREPLY[*]}\"; }; "
+        "complete_words \"$PERF\" th; "
+        "complete_words \"$PERF\" latency --rou; "
+        "complete_words \"$PERF\" latency --wait b; "
+        "complete_words \"$PERF\" latency --transport pip; "
+        "complete_words \"$PERF\" latency --transport shmq,pip; "
+        "complete_words \"$PERF\" latency th; '";
+    const char *build = getenv("BUILD");
+    char program[512];
+    struct test_output out;
+    int status;
+
+    snprintf(program, sizeof(program), "%s/test/bin/shmq-perf", build ? build : "build");
+    if (access(program, X_OK) != 0)
+        snprintf(program, sizeof(program), "%s/shmq-perf", build ? build : "build");
+    if (access(program, X_OK) != 0 || access("tools/shmq-perf.bash", R_OK) != 0 || !test_can_exec())
+        SKIP("there is no %s to ask", program);
+    setenv("PERF", program, 1);
+    status = cli_run_shell(&out, script);
+    if (status != 77) {
+        CHECK_INT_EQ(status, 0);
+        CHECK_STR_EQ(out.out, "throughput\n--rounds\nblock\npipe\nshmq,pipe\n\n");
+    }
+    test_output_free(&out);
+}
+
+/* ---- With next to no time -------------------------------------------------------------------- */
 
 /* 0, or 1 with one reason: all CPUs had other things to do, and no trial counted. Output is JSON in any case. */
 static void check_json(const char *const *words)
@@ -216,6 +255,7 @@ TEST(sleepers_measure_on_any_number_of_cpus)
     need_program();
     JSON("latency", SHORT, "--wait", "block");
     JSON("latency", SHORT, "--wait", "block", "--rate", "2000", "-t", "shmq,pipe");
+    JSON("latency", SHORT, "--wait", "block", "--rate", "1", "-t", "pipe");
     JSON("throughput", SHORT, "--wait", "block", "--producers", "2", "--partitions", "3", "-t",
          "shmq,pipe");
 }
@@ -274,6 +314,18 @@ TEST(files_are_written)
         RUN(&out, "latency", "--wait", "block", "-t", "pipe", SHORT, "--plot", "/nowhere/p.svg"),
         1);
     CHECK_CONTAINS(out.err, "/nowhere/p.svg");
+    CHECK_STR_EQ(out.out, ""); /* said before anything was measured */
+    test_output_free(&out);
+}
+
+TEST(who_cannot_keep_up_is_named)
+{
+    struct test_output out;
+
+    need_program();
+    CHECK_INT_EQ(RUN(&out, "latency", "--wait", "block", "-t", "pipe", "--rate", "10000000", SHORT),
+                 0);
+    CHECK_CONTAINS(out.err, "pipe: cannot keep up");
     test_output_free(&out);
 }
 
@@ -294,9 +346,11 @@ TEST(topics_on_a_running_bus_are_deleted_again)
     cli_stop_bus(bus);
 }
 
-static void end_by(int signal_number, int expected)
+/* `whole_group`: as a terminal does it, to all processes. */
+static void end_by(int signal_number, bool whole_group)
 {
-    char *argv[] = {(char *)(uintptr_t) "shmq-perf",
+    char *argv[] = {(char *)(uintptr_t) "setsid", /* a group of its own */
+                    (char *)(uintptr_t) "shmq-perf",
                     (char *)(uintptr_t) "latency",
                     (char *)(uintptr_t) "--wait",
                     (char *)(uintptr_t) "block",
@@ -307,31 +361,34 @@ static void end_by(int signal_number, int expected)
                     (char *)(uintptr_t) "--duration",
                     (char *)(uintptr_t) "60s",
                     NULL};
-    pid_t pid = test_start(argv);
+    pid_t pid = test_start(whole_group ? argv : argv + 1);
 
     /* Whenever it comes: before the bus, while it starts, in the middle. */
     for (unsigned i = 0; i < 100 && count_segments() == 0; i++)
         test_sleep_ms(10);
     test_sleep_ms(100);
-    (void)kill(pid, signal_number);
-    CHECK_INT_EQ(test_wait_exit(pid, test_scaled_ms(10000)), expected);
+    (void)kill(whole_group ? -pid : pid, signal_number);
+    CHECK_INT_EQ(test_wait_exit(pid, test_scaled_ms(10000)), -signal_number);
     CHECK(test_eventually(nothing_is_left, NULL, 5000));
 }
 
 TEST(signals_leave_nothing_behind)
 {
     need_program();
-    end_by(SIGINT, -SIGINT);
-    end_by(SIGTERM, -SIGTERM);
-    end_by(SIGKILL, -SIGKILL); /* its private bus ends by itself */
+    end_by(SIGINT, true);
+    end_by(SIGTERM, false);
+    end_by(SIGTERM, true);
+    end_by(SIGHUP, true);   /* its private bus ends by itself */
+    end_by(SIGKILL, false); /* the same */
 }
 
 TEST_MAIN("perf", T(help_says_what_there_is), T_TIMEOUT(wrong_usage_is_2_and_says_what_to_do, 60),
-          T(what_was_not_built_in_names_the_variable), T(a_bus_that_is_not_there_is_5),
+          T(what_was_not_built_in_names_the_variable),
+          T(completion_knows_commands_options_and_transports), T(a_bus_that_is_not_there_is_5),
           T_TIMEOUT(every_verb_measures, 120),
           T_TIMEOUT(sleepers_measure_on_any_number_of_cpus, 60),
           T_TIMEOUT(waking_is_measured_and_idling, 60), T_TIMEOUT(nobody_needs_to_read, 60),
           T_TIMEOUT(what_a_transport_cannot_carry_is_left_out, 60),
-          T_TIMEOUT(files_are_written, 60),
+          T_TIMEOUT(files_are_written, 60), T_TIMEOUT(who_cannot_keep_up_is_named, 60),
           T_TIMEOUT(topics_on_a_running_bus_are_deleted_again, 60),
           T_TIMEOUT(signals_leave_nothing_behind, 60))

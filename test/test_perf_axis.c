@@ -13,7 +13,7 @@ static bool is_near(double a, double b)
     return fabs(a - b) < 0.25;
 }
 
-/* ---- Axes ----------------------------------------------------------------------------- */
+/* ---- Axes ------------------------------------------------------------------------------------ */
 
 static void check_axis(const struct axis *axis, uint32_t most)
 {

@@ -11,7 +11,7 @@
 
 #define VALUES_MAX 4000
 
-/* ---- An oracle ----------------------------------------------------------------------------------- */
+/* ---- An oracle ------------------------------------------------------------------------------- */
 
 struct values {
     uint64_t sorted[VALUES_MAX];
@@ -51,7 +51,7 @@ static void make_values(struct values *values, struct perf_histogram *histogram,
                         struct test_random *random, unsigned kind)
 {
     values->count = 1 + (uint32_t)test_random_below(random, VALUES_MAX);
-    perf_histogram_reset(histogram);
+    (void)perf_histogram_init(histogram);
     for (uint32_t i = 0; i < values->count; i++) {
         uint64_t value = make_value(random, kind);
 
@@ -86,7 +86,7 @@ static uint64_t expected_at(const struct values *values, uint64_t thousandths)
     return highest_like(values->sorted[max_u64(rank, 1) - 1]);
 }
 
-/* ---- Recording ----------------------------------------------------------------------------------- */
+/* ---- Recording ------------------------------------------------------------------------------- */
 
 TEST(a_value_comes_back_within_a_thousandth)
 {
@@ -100,7 +100,7 @@ TEST(a_value_comes_back_within_a_thousandth)
 
         value = min_u64(value, PERF_HISTOGRAM_MAX_NS);
         test_context("value %" PRIu64 ": ", value);
-        perf_histogram_reset(histogram);
+        (void)perf_histogram_init(histogram);
         perf_histogram_record(histogram, value);
         low = perf_histogram_at(histogram, 0);
         high = perf_histogram_at(histogram, 100);
@@ -199,7 +199,7 @@ TEST(what_is_too_long_is_clamped_and_counted)
     CHECK_EQ(perf_histogram_count(histogram), 3);
     CHECK_EQ(perf_histogram_max(histogram), PERF_HISTOGRAM_MAX_NS);
     CHECK_EQ(perf_histogram_at(histogram, 0), PERF_HISTOGRAM_MAX_NS - (1u << 25) + 1);
-    perf_histogram_reset(histogram);
+    (void)perf_histogram_init(histogram);
     CHECK_EQ(histogram->clamped, 0);
     CHECK_EQ(perf_histogram_count(histogram), 0);
     perf_histogram_free(histogram);
@@ -261,7 +261,7 @@ TEST(another_process_may_record)
     CHECK_EQ(perf_histogram_at(histogram, 50), highest_like(50000));
 }
 
-/* ---- .hgrm --------------------------------------------------------------------------------------- */
+/* ---- .hgrm ----------------------------------------------------------------------------------- */
 
 /* The caller frees it. */
 static void write_hgrm(const struct perf_histogram *histogram, char **ret_text)
@@ -406,7 +406,7 @@ TEST(lines_of_hgrm_say_what_they_mean)
     perf_histogram_free(histogram);
 }
 
-/* ---- Spreads ------------------------------------------------------------------------------------- */
+/* ---- Spreads --------------------------------------------------------------------------------- */
 
 TEST(quartiles_are_of_type_7)
 {

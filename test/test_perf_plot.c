@@ -27,7 +27,7 @@ static bool is_near(double a, double b)
     return fabs(a - b) < 0.25;
 }
 
-/* ---- The document -------------------------------------------------------------------------------- */
+/* ---- The document ---------------------------------------------------------------------------- */
 
 TEST(the_heading_names_the_machine)
 {
@@ -91,7 +91,7 @@ TEST(long_titles_and_names_are_not_cut_off)
     picture_free(&picture);
 }
 
-/* ---- Bars ---------------------------------------------------------------------------------------- */
+/* ---- Bars ------------------------------------------------------------------------------------ */
 
 TEST(bars_are_as_long_as_their_values)
 {
@@ -148,7 +148,7 @@ TEST(bars_far_apart_have_a_logarithmic_axis)
     picture_free(&picture);
 }
 
-/* ---- Rates by size ------------------------------------------------------------------------------- */
+/* ---- Rates by size --------------------------------------------------------------------------- */
 
 TEST(rates_of_several_sizes_are_lines)
 {
@@ -192,7 +192,7 @@ TEST(rates_of_several_sizes_are_lines)
     picture_free(&picture);
 }
 
-/* ---- Percentiles --------------------------------------------------------------------------------- */
+/* ---- Percentiles ----------------------------------------------------------------------------- */
 
 TEST(curves_go_from_minimum_to_maximum)
 {
@@ -305,7 +305,7 @@ TEST(labels_of_many_curves_do_not_overlap)
     perf_made_free(&made);
 }
 
-/* ---- Comparisons --------------------------------------------------------------------------------- */
+/* ---- Comparisons ----------------------------------------------------------------------------- */
 
 TEST(ratios_are_bars_from_one)
 {
@@ -416,7 +416,7 @@ TEST(without_targets_nothing_speaks_of_them)
     picture_free(&picture);
 }
 
-/* ---- Whatever comes ------------------------------------------------------------------------------ */
+/* ---- Whatever comes -------------------------------------------------------------------------- */
 
 static double strange_value(struct test_random *random)
 {

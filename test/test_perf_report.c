@@ -1,18 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What shmq-perf prints: the table, JSON and CSV read back, names of .hgrm files; and completion. */
+/* What shmq-perf prints: the table, JSON and CSV read back, names of .hgrm files. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
 #include "test/support/cli.h"
 #include "test/support/perf.h"
 #include "test/support/test.h"
 #include "tools/json.h"
 
-/* ---- Table --------------------------------------------------------------------------------------- */
+/* ---- Table ----------------------------------------------------------------------------------- */
 
 /* A bit of everything. */
 static void make_report(struct perf_made *made)
@@ -46,6 +45,7 @@ TEST(the_table_begins_with_machine_and_trials)
     CHECK_CONTAINS(text, "Linux 6.1 x86_64");
     CHECK_CONTAINS(text, "TSC, 2.000 GHz");
     CHECK_CONTAINS(text, "2026-01-31T12:00:00Z");
+    CHECK_CONTAINS(text, "shmq-perf made --up, with \"quotes\", of shmq ");
     CHECK_CONTAINS(text, "90 kept; 8 dropped, the distance between the cores changed; 2 dropped, "
                          "somebody else had a core\n");
     CHECK(!strchr(text, '\033')); /* this is no terminal */
@@ -155,7 +155,7 @@ TEST(columns_without_a_cell_are_left_out)
     free(text);
 }
 
-/* ---- JSON ---------------------------------------------------------------------------------------- */
+/* ---- JSON ------------------------------------------------------------------------------------ */
 
 static double number_at(const char *json, const char *path)
 {
@@ -191,6 +191,7 @@ TEST(json_has_everything_and_numbers_are_numbers)
     text = perf_made_print(&made, PERF_JSON);
     REQUIRE(cli_is_json(text, 1));
     check_text_at(text, "title", "\"a \\\"title\\\", <with> everything\"");
+    check_text_at(text, "command", "\"shmq-perf made --up, with \\\"quotes\\\"\"");
     check_text_at(text, "machine/kernel", "\"Linux 6.1 x86_64\"");
     CHECK(number_at(text, "machine/cpus/1") == 3);
     CHECK(number_at(text, "machine/cpu_count") == 4);
@@ -301,7 +302,7 @@ TEST(json_real_makes_the_same_number_again)
     }
 }
 
-/* ---- CSV ----------------------------------------------------------------------------------------- */
+/* ---- CSV ------------------------------------------------------------------------------------- */
 
 #define FIELDS_MAX 64
 
@@ -403,11 +404,12 @@ TEST(csv_reads_back)
     CHECK_STR_EQ(field(&csv, 8, "ratio_count"), ""); /* a figure alone */
     CHECK_STR_EQ(field(&csv, 8, "verdict"), "met");
     CHECK_STR_EQ(field(&csv, 9, "date"), "2026-01-31T12:00:00Z");
+    CHECK_STR_EQ(field(&csv, 9, "command"), "shmq-perf made --up, with \"quotes\"");
     free(text);
     perf_made_free(&made);
 }
 
-/* ---- .hgrm files --------------------------------------------------------------------------------- */
+/* ---- .hgrm files ----------------------------------------------------------------------------- */
 
 static bool is_hgrm(const char *name, const char *value)
 {
@@ -461,45 +463,10 @@ TEST(files_that_cannot_be_written_are_an_error)
     perf_made_free(&made);
 }
 
-/* ---- Completion ---------------------------------------------------------------------------------- */
-
-TEST(completion_knows_commands_options_and_transports)
-{
-    static const char script[] =
-        "command -v bash >/dev/null || exit 77; exec bash -c '"
-        ". tools/shmq-perf.bash; "
-        "complete_words() { COMP_WORDS=(\"$@\"); COMP_CWORD=$((${#COMP_WORDS[@]} - 1)); "
-        "_shmq_perf; echo \"${COMPREPLY[*]}\"; }; "
-        "complete_words \"$PERF\" th; "
-        "complete_words \"$PERF\" latency --rou; "
-        "complete_words \"$PERF\" latency --wait b; "
-        "complete_words \"$PERF\" latency --transport pip; "
-        "complete_words \"$PERF\" latency --transport shmq,pip; "
-        "complete_words \"$PERF\" latency th; '";
-    const char *build = getenv("BUILD");
-    char program[512];
-    struct test_output out;
-    int status;
-
-    snprintf(program, sizeof(program), "%s/test/bin/shmq-perf", build ? build : "build");
-    if (access(program, X_OK) != 0)
-        snprintf(program, sizeof(program), "%s/shmq-perf", build ? build : "build");
-    if (access(program, X_OK) != 0 || access("tools/shmq-perf.bash", R_OK) != 0 || !test_can_exec())
-        SKIP("there is no %s to ask", program);
-    setenv("PERF", program, 1);
-    status = cli_run_shell(&out, script);
-    if (status != 77) {
-        CHECK_INT_EQ(status, 0);
-        CHECK_STR_EQ(out.out, "throughput\n--rounds\nblock\npipe\nshmq,pipe\n\n");
-    }
-    test_output_free(&out);
-}
-
 TEST_MAIN("perf_report", T(the_table_begins_with_machine_and_trials), T(rows_have_the_figures),
           T(columns_are_aligned_although_signs_have_several_bytes),
           T(columns_without_a_cell_are_left_out), T(json_has_everything_and_numbers_are_numbers),
           T(json_has_null_for_what_was_not_observed),
           T(an_empty_report_is_a_document_in_every_format),
           T(json_real_makes_the_same_number_again), T(csv_reads_back),
-          T(each_histogram_has_a_file_of_its_own), T(files_that_cannot_be_written_are_an_error),
-          T(completion_knows_commands_options_and_transports))
+          T(each_histogram_has_a_file_of_its_own), T(files_that_cannot_be_written_are_an_error))

@@ -24,6 +24,7 @@ void perf_made_init(struct perf_made *made, const char *title)
                         .cpu_count = 4,
                         .cpus = {2, 3},
                     },
+                .command = "shmq-perf made --up, with \"quotes\"",
                 .trials_kept = 90,
                 .trials_mixed = 8,
                 .trials_preempted = 2,

@@ -10,7 +10,7 @@
 #define SMALLEST 1e-15
 #define LARGEST  1e18
 
-/* ---- Ranges -------------------------------------------------------------------------------------- */
+/* ---- Ranges ---------------------------------------------------------------------------------- */
 
 void axis_begin_log(struct axis *axis)
 {
@@ -79,7 +79,7 @@ double axis_place(const struct axis *axis, double value)
     return axis->from_px + share * (axis->to_px - axis->from_px);
 }
 
-/* ---- Ticks --------------------------------------------------------------------------------------- */
+/* ---- Ticks ----------------------------------------------------------------------------------- */
 
 static uint32_t add_linear(const struct axis *axis, double step, double ret_ticks[AXIS_TICKS_MAX])
 {

@@ -4,33 +4,32 @@
  * one, in a process of its own, so that its threads are on no pinned core and its death is nobody's.
  *
  * The process ends when it is told to, and when its parent dies (SIGTERM from the kernel): it stops the
- * supervisor, which unlinks all memory, and removes its directory. Killed hard, it leaves both; the
- * caller then removes the directory, and says so.
+ * supervisor, which unlinks all memory, and removes its directory. Killed hard, it leaves both to the
+ * caller, which removes them. Only if both are killed hard something stays, for `shmq doctor --clean`.
  */
 #include <errno.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <sys/wait.h>
 
 #include "daemon/shmqd.h"
 #include "libshmq/clock.h"
 #include "tools/outbuf.h"
+#include "tools/perf/place.h"
 #include "tools/perf/team.h"
 
-#define LOG_ERROR  3
-#define START_MS   20000
-#define STOP_NS    (UINT64_C(10) * NS_PER_S)
-#define PATH_BYTES 80 /* leaves room for the socket's name below it, of 108 */
+#define LOG_ERROR 3
+#define START_MS  20000
+#define STOP_NS   (UINT64_C(10) * NS_PER_S)
 
 static struct {
     struct perf_bus given; /* when `is_given` */
     bool is_given;
     int pid; /* of the private one; 0: not started */
-    char name[64];
-    char directory[PATH_BYTES];
+    char name[32];
+    char directory[PERF_FOLDER_BYTES];
 } bus;
 
 void perf_bus_use(const struct perf_bus *running)
@@ -56,15 +55,6 @@ static void say(int fd, const char *text)
     (void)close(fd);
 }
 
-static void remove_directory(void)
-{
-    char path[sizeof(bus.directory) + sizeof(bus.name) + 1];
-
-    (void)snprintf(path, sizeof(path), "%s/%s", bus.directory, bus.name);
-    (void)rmdir(path);
-    (void)rmdir(bus.directory);
-}
-
 static _Noreturn void serve(int parent_pid, int fd)
 {
     struct shmq_supervisor_options options = SHMQ_SUPERVISOR_OPTIONS_INIT;
@@ -83,15 +73,15 @@ static _Noreturn void serve(int parent_pid, int fd)
     options.runtime_dir = bus.directory;
     options.log = log_line;
     if (shmq_supervisor_start(&options, &supervisor, text, sizeof(text)) < 0) {
+        perf_place_clear(bus.directory, bus.name);
         say(fd, *text ? text : "the supervisor did not start");
-        remove_directory();
         _exit(1);
     }
     say(fd, "");
     while (sigwait(&set, &signal_number) != 0)
         ;
     shmq_supervisor_stop(supervisor);
-    remove_directory();
+    perf_place_clear(bus.directory, bus.name);
     _exit(0);
 }
 
@@ -121,20 +111,19 @@ static int await_start(int fd, struct error_buffer *why)
     return used == 0 ? 0 : error_set(why, SHMQ_ESYS, "private bus: %s", text);
 }
 
-/* In $TMPDIR where a socket's path fits, else /tmp. The bus is named after $SHMQ_BUS, so that who
- * looks at /dev/shm knows whose it is, and after this process: several may measure at once. */
+/* The bus is named after $SHMQ_BUS, so that who looks at /dev/shm knows whose it is, and after this
+ * process: several may measure at once. */
 static int choose_place(struct error_buffer *why)
 {
-    static const char name[] = "shmq-perf.XXXXXX";
-    const char *directory = getenv("TMPDIR");
     const char *like = getenv("SHMQ_BUS");
 
-    if (!directory || *directory != '/' || strlen(directory) + sizeof(name) + 20 > PATH_BYTES)
-        directory = "/tmp";
-    (void)snprintf(bus.directory, sizeof(bus.directory), "%s/%s", directory, name);
-    (void)snprintf(bus.name, sizeof(bus.name), "%.40s.%d", like && *like ? like : "perf",
+    (void)snprintf(bus.name, sizeof(bus.name), "%.20s.%d", like && *like ? like : "perf",
                    (int)getpid());
-    return mkdtemp(bus.directory) ? 0 : error_set_errno(why, errno, "%s", bus.directory);
+    if (!perf_place_folder(PERF_PLACE_ANY, bus.directory))
+        return error_set(why, SHMQ_ESYS,
+                         "private bus: no folder for its socket; set TMPDIR to one that can be "
+                         "written, with a short name");
+    return 0;
 }
 
 static int start_private(struct error_buffer *why)
@@ -147,7 +136,7 @@ static int start_private(struct error_buffer *why)
         return rc;
     if (pipe(fds) < 0) {
         rc = error_set_errno(why, errno, "a pipe to the private bus");
-        remove_directory();
+        perf_place_clear(bus.directory, bus.name);
         return rc;
     }
     perf_hold_signals();
@@ -161,7 +150,7 @@ static int start_private(struct error_buffer *why)
     if (bus.pid < 0) {
         bus.pid = 0;
         rc = error_set_errno(why, errno, "a process for the private bus");
-        remove_directory();
+        perf_place_clear(bus.directory, bus.name);
     } else {
         rc = await_start(fds[0], why);
     }
@@ -189,7 +178,6 @@ void perf_bus_stop(void)
 {
     uint64_t deadline_ns = clock_monotonic_ns() + STOP_NS;
     struct timespec pause = timespec_from_ns(NS_PER_MS);
-    struct stat info;
 
     if (bus.pid <= 0)
         return;
@@ -203,10 +191,5 @@ void perf_bus_stop(void)
         (void)nanosleep(&pause, NULL);
     }
     bus.pid = 0;
-    if (stat(bus.directory, &info) == 0)
-        (void)fprintf(
-            stderr,
-            "shmq-perf: private bus: %s was left behind; 'rm -r' it, and let 'shmq doctor "
-            "--clean' look for memory\n",
-            bus.directory);
+    perf_place_clear(bus.directory, bus.name);
 }

@@ -99,6 +99,7 @@ static void write_lines(struct perf_seat *seat, struct perf_trial *trial)
             while (*next + STREAM_GROUP -
                        atomic_load_explicit(&stream->read, memory_order_acquire) >
                    STREAM_LINES) {
+                cpu_relax();
                 if (!perf_wait_on(trial))
                     return;
             }
@@ -119,8 +120,11 @@ static void read_lines(struct perf_seat *seat, struct perf_trial *trial)
     while (*next < end) {
         uint64_t written = atomic_load_explicit(&stream->written, memory_order_acquire);
 
-        if (written == *next && !perf_wait_on(trial))
-            return;
+        if (written == *next) {
+            cpu_relax();
+            if (!perf_wait_on(trial))
+                return;
+        }
         for (; *next < written; ++*next) {
             const char *line = stream->lines + (*next % STREAM_LINES) * LINE;
 

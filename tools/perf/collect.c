@@ -79,6 +79,8 @@ void perf_collect_ratio_in(struct perf_collection *collection, const struct perf
     (void)snprintf(c.subject, sizeof(c.subject), "%s", s->name);
     (void)snprintf(c.baseline, sizeof(c.baseline), "%s", b->name);
     set_distance(c.distance, distance);
+    if (s->setup.wait == PERF_SPIN && b->setup.wait == PERF_BLOCK)
+        c.note = "one spins while it waits, the other sleeps; --wait block compares like with like";
     perf_collect_comparison(collection, &c);
 }
 
@@ -108,10 +110,22 @@ static void fill_machine(const struct perf_plan *plan, struct perf_machine *mach
     machine->cpus[1] = plan->team.cpu_count > 1 ? plan->cpus[1] : plan->cpus[0];
 }
 
+static char command[256];
+
+void perf_collect_command(int argc, char **argv)
+{
+    size_t length = (size_t)snprintf(command, sizeof(command), "%s", cli_program->name);
+
+    for (int i = 1; i < argc && length < sizeof(command); i++)
+        length += (size_t)snprintf(command + length, sizeof(command) - length, " %s", argv[i]);
+    text_make_printable(command);
+}
+
 int perf_collection_print(const struct perf_collection *collection, const struct perf_plan *plan,
                           const char *title)
 {
     struct perf_report report = {
+        .command = command,
         .results = collection->results,
         .result_count = collection->result_count,
         .comparisons = collection->comparisons,
@@ -152,7 +166,7 @@ static void show_progress(const struct perf_plan *plan, const struct perf_conten
     static const char *const kinds[] = {"round trips", "throughput", "producers alone", "idling"};
     char size[PERF_TEXT_BYTES];
 
-    if (plan->quiet || !isatty(STDERR_FILENO))
+    if (plan->cli->quiet || !isatty(STDERR_FILENO))
         return;
     if (over)
         (void)fprintf(stderr, "\r\033[K");
@@ -173,9 +187,12 @@ int perf_measure(const struct perf_plan *plan, const struct perf_contender *cont
 
     if (rc == 0)
         rc = perf_session_run(session, &plan->budget, &why);
-    if (rc == 0)
-        use(session, context);
-    perf_session_close(session);
     show_progress(plan, &contenders[0], true);
+    if (rc == 0) {
+        if (perf_session_crowded(session))
+            cli_note(plan->cli, "more processes than CPUs: the scheduler is measured, too");
+        use(session, context);
+    }
+    perf_session_close(session);
     return rc == 0 ? CLI_OK : cli_fail(cli_exit_code(rc), "%s", why.text);
 }

@@ -6,12 +6,13 @@
  */
 #include <string.h>
 
+#include "tools/json.h"
 #include "tools/perf/plan.h"
 #include "tools/perf/transport.h"
 #include "tools/perf/verbs.h"
 #include "tools/table.h"
 
-#define COMPARED "shmq,shmq-multi,ideal,ideal-chase,pipe,unix,mqueue,zmq,nng"
+#define COMPARED "shmq,shmq-multi,ideal,ideal-lag,ideal-chase,pipe,unix,mqueue,zmq,nng"
 #define NOBODY   UINT32_MAX
 
 struct side {
@@ -119,11 +120,33 @@ int perf_run_compare(struct cli *cli)
     return rc;
 }
 
+static int print_transports_json(void)
+{
+    struct outbuf out = {0};
+    struct json json;
+
+    json_init(&json, &out);
+    json_array_begin(&json, NULL);
+    for (const struct perf_way *const *way = PERF_WAYS; *way; way++) {
+        json_object_begin(&json, NULL);
+        json_string(&json, "transport", (*way)->name);
+        json_string(&json, "what", (*way)->summary);
+        json_boolean(&json, "here", (*way)->missing == NULL);
+        json_object_end(&json);
+    }
+    json_array_end(&json);
+    (void)fwrite(out.data, 1, out.length, stdout);
+    outbuf_free(&out);
+    return CLI_OK;
+}
+
 int perf_run_transports(struct cli *cli)
 {
     static const char *const heads[] = {"TRANSPORT", "WHAT", "HERE", NULL};
     struct table table;
 
+    if (cli->json)
+        return print_transports_json();
     table_init(&table, heads);
     for (const struct perf_way *const *way = PERF_WAYS; *way; way++) {
         table_cell(&table, "%s", (*way)->name);

@@ -6,13 +6,16 @@
  * One thread. Waits for its owner on a socket, for peers by spinning with a deadline. If it dies, the
  * owner reads the end of the socket and ends the session; what was filed by then is lost with it.
  */
+#include <math.h>
 #include <sys/socket.h>
 
 #include "tools/outbuf.h"
 #include "tools/perf/team_internal.h"
 
 #define MESSAGES_MOST  (UINT64_C(1) << 40)
-#define COUNT_LEAST    16u
+#define COUNT_FIRST    16u
+#define PACED_TRIPS    20.0 /* in a trial at a rate, if they come within this: */
+#define PACED_MOST_NS  2e9
 #define CALIBRATE_MOST 40u                      /* trials */
 #define WARM_NS        (UINT64_C(2) * NS_PER_S) /* no longer, for rings that are large */
 #define ATTEMPTS       3u                       /* a round, at a trial that was dropped */
@@ -24,14 +27,12 @@ static uint64_t count_most(const struct perf_setup *setup)
     return setup->kind == PERF_LATENCY ? PERF_ROUND_TRIPS_MOST : MESSAGES_MOST;
 }
 
+/* At a low rate few would come in the usual time. */
 static double target_ns(const struct perf_driver *d, const struct perf_setup *setup)
 {
-    double target = d->session->options.trial_ns;
+    double paced = setup->rate > 0 ? PACED_TRIPS * 1e9 / (double)setup->rate : 0;
 
-    /* At a low rate few would come in that time. */
-    if (setup->rate > 0 && 20e9 / (double)setup->rate > target)
-        return 20e9 / (double)setup->rate;
-    return target;
+    return fmax(d->session->options.trial_ns, fmin(paced, PACED_MOST_NS));
 }
 
 static void adapt(struct perf_driver *d, uint32_t contender, enum perf_class distance,
@@ -42,17 +43,17 @@ static void adapt(struct perf_driver *d, uint32_t contender, enum perf_class dis
 
     if (setup->kind == PERF_IDLE || (elapsed_ns > target * 0.7 && elapsed_ns < target * 1.4))
         return;
-    d->counts[contender][distance] = perf_next_count(
-        count, elapsed_ns, target, COUNT_LEAST * setup->producers, count_most(setup));
+    d->counts[contender][distance] =
+        perf_next_count(count, elapsed_ns, target, setup->producers, count_most(setup));
 }
 
 /* Finds the number of messages, and fills what is to be measured: each byte of a ring has been written
- * and read by both sides before the first trial that counts. */
+ * and read by both sides before the first trial that counts. So it goes at full speed, at a rate as well. */
 static bool calibrate(struct perf_driver *d, uint32_t contender)
 {
     const struct perf_setup *setup = &d->session->lanes[contender].setup;
     uint64_t begin_ns = clock_monotonic_ns();
-    uint64_t count = COUNT_LEAST * setup->producers;
+    uint64_t count = COUNT_FIRST * setup->producers;
     uint64_t bytes = 0;
 
     if (setup->kind == PERF_IDLE) {
@@ -64,7 +65,7 @@ static bool calibrate(struct perf_driver *d, uint32_t contender)
         struct perf_outcome outcome;
         uint64_t now_ns;
 
-        if (!perf_trial_run(d, contender, count, &outcome))
+        if (!perf_trial_run(d, contender, count, 0, &outcome))
             return false;
         bytes += outcome.messages * setup->size;
         now_ns = clock_monotonic_ns();
@@ -73,8 +74,10 @@ static bool calibrate(struct perf_driver *d, uint32_t contender)
             break;
         if (outcome.elapsed_ns < target_ns(d, setup) * 0.6)
             count = perf_next_count(count, outcome.elapsed_ns, target_ns(d, setup),
-                                    COUNT_LEAST * setup->producers, count_most(setup));
+                                    setup->producers, count_most(setup));
     }
+    if (setup->rate > 0)
+        count = max_u64((uint64_t)(target_ns(d, setup) * 1e-9 * (double)setup->rate), 1);
     for (unsigned c = 0; c < PERF_CLASSES; c++)
         d->counts[contender][c] = count;
     return true;
@@ -91,6 +94,7 @@ static void file_latency(struct perf_driver *d, uint32_t contender, enum perf_cl
 
     for (uint32_t i = 0; i < n; i++) {
         sum += d->samples_ticks[i];
+        histogram->clamped += d->samples_ticks[i] == UINT32_MAX;
         perf_histogram_record(histogram, (uint64_t)(perf_ns_of_ticks(d->samples_ticks[i]) + 0.5));
     }
     sample->figures[PERF_MEAN] = sum / n * perf_clock.ns_per_tick;
@@ -124,7 +128,7 @@ static bool try_idle(struct perf_driver *d, uint32_t contender, bool *full)
 {
     struct perf_outcome outcome;
 
-    if (!perf_trial_run(d, contender, d->counts[contender][PERF_SAME_CPU], &outcome))
+    if (!perf_trial_run(d, contender, d->counts[contender][PERF_SAME_CPU], 0, &outcome))
         return false;
     *full |= !file(d, contender, PERF_SAME_CPU, &outcome);
     return true;
@@ -144,7 +148,8 @@ static bool try_once(struct perf_driver *d, uint32_t contender, bool *full, bool
     if (!perf_distance_look(d, &before_ns, &before))
         return false;
     count = d->counts[contender][before];
-    if (!perf_trial_run(d, contender, count, &outcome) || !perf_distance_look(d, &after_ns, &after))
+    if (!perf_trial_run(d, contender, count, d->session->lanes[contender].setup.rate, &outcome) ||
+        !perf_distance_look(d, &after_ns, &after))
         return false;
     if (before != after) {
         ledger->mixed++;

@@ -29,7 +29,7 @@ static const char *name_of_unit(enum perf_unit unit)
     return (size_t)unit < COUNT_OF(NAMES) ? NAMES[unit] : "";
 }
 
-/* ---- JSON ---------------------------------------------------------------------------------------- */
+/* ---- JSON ------------------------------------------------------------------------------------ */
 
 static void put_figure(struct json *json, const char *key, const struct perf_spread *spread,
                        double value)
@@ -142,6 +142,11 @@ void perf_export_json(const struct perf_report *report, FILE *file)
     json_init(&json, &out);
     json_object_begin(&json, NULL);
     json_string(&json, "title", report->title);
+    json_string(&json, "version", shmq_version());
+    if (report->command)
+        json_string(&json, "command", report->command);
+    else
+        json_null(&json, "command");
     put_machine(&json, &report->machine);
     json_object_begin(&json, "trials");
     json_number(&json, "kept", report->trials_kept);
@@ -161,7 +166,7 @@ void perf_export_json(const struct perf_report *report, FILE *file)
     outbuf_free(&out);
 }
 
-/* ---- CSV ----------------------------------------------------------------------------------------- */
+/* ---- CSV ------------------------------------------------------------------------------------- */
 
 /* Fields are quoted where RFC 4180 wants it. `first`: no comma in front. */
 static void put_text(FILE *file, const char *text, bool first)
@@ -235,16 +240,20 @@ static void put_csv_head(FILE *file)
     fputs(",messages,mean_ns", file);
     for (size_t i = 0; i < PERF_PERCENTILE_COUNT; i++)
         fprintf(file, ",p%s_ns", perf_text_percentile(PERF_PERCENTILES[i], percentile));
-    fputs(",max_ns,target,target_is,verdict,note,cpu,hypervisor,kernel,clock,date\r\n", file);
+    fputs(",max_ns,target,target_is,verdict,note,cpu,hypervisor,kernel,clock,date,command\r\n",
+          file);
 }
 
-static void put_csv_machine(FILE *file, const struct perf_machine *machine)
+static void put_csv_machine(FILE *file, const struct perf_report *report)
 {
+    const struct perf_machine *machine = &report->machine;
+
     put_text(file, machine->cpu, false);
     put_text(file, machine->hypervisor, false);
     put_text(file, machine->kernel, false);
     put_text(file, machine->clock, false);
     put_text(file, machine->date, false);
+    put_text(file, report->command ? report->command : "", false);
     fputs("\r\n", file);
 }
 
@@ -294,15 +303,15 @@ void perf_export_csv(const struct perf_report *report, FILE *file)
     put_csv_head(file);
     for (uint32_t i = 0; i < report->result_count; i++) {
         put_csv_result(file, &report->results[i]);
-        put_csv_machine(file, &report->machine);
+        put_csv_machine(file, report);
     }
     for (uint32_t i = 0; i < report->comparison_count; i++) {
         put_csv_comparison(file, &report->comparisons[i]);
-        put_csv_machine(file, &report->machine);
+        put_csv_machine(file, report);
     }
 }
 
-/* ---- .hgrm --------------------------------------------------------------------------------------- */
+/* ---- .hgrm ----------------------------------------------------------------------------------- */
 
 #define PATH_BYTES 1024
 

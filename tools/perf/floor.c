@@ -31,6 +31,8 @@ static const struct limit LIMITS[] = {
     {"ideal", "ring, cached indices", PERF_THROUGHPUT, PERF_SPIN, 64, 1, AS_IT_IS},
     {"ideal", "ring, cached indices", PERF_THROUGHPUT, PERF_SPIN, 1024, 1, AS_IT_IS},
     {"ideal", "ring, cached indices", PERF_THROUGHPUT, PERF_SPIN, 65536, 1, AS_IT_IS},
+    {"ideal-lag", "ring, lagging", PERF_THROUGHPUT, PERF_SPIN, 64, 1, AS_IT_IS},
+    {"ideal-lag", "ring, lagging", PERF_THROUGHPUT, PERF_SPIN, 1024, 1, AS_IT_IS},
     {"stream", "lines, one after the other", PERF_THROUGHPUT, PERF_SPIN, 64, 1, AS_IT_IS},
     {"cas", "compare-and-swap, alone", PERF_FREE, PERF_SPIN, 0, 1, AS_IT_IS},
     {"cas", "compare-and-swap, two processes", PERF_FREE, PERF_SPIN, 0, 2, AS_IT_IS},
@@ -131,7 +133,8 @@ static void collect_floor(struct perf_session *session, void *context)
 
 int perf_run_floor(struct cli *cli)
 {
-    static const struct perf_defaults defaults = {.sizes = "64", .wait = PERF_SPIN};
+    static const struct perf_defaults defaults = {
+        .sizes = "64", .wait = PERF_SPIN, .two_cpus = "most of it"};
     struct perf_contender contenders[COUNT_OF(LIMITS)];
     struct perf_collection collection = {0};
     struct floor_context context = {.collection = &collection};

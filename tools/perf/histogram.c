@@ -38,11 +38,6 @@ struct perf_histogram *perf_histogram_init(void *memory)
     return memset(memory, 0, sizeof(struct perf_histogram));
 }
 
-void perf_histogram_reset(struct perf_histogram *histogram)
-{
-    (void)perf_histogram_init(histogram);
-}
-
 void perf_histogram_add(struct perf_histogram *to, const struct perf_histogram *from)
 {
     to->clamped += from->clamped;
@@ -50,7 +45,7 @@ void perf_histogram_add(struct perf_histogram *to, const struct perf_histogram *
         to->counts[i] += from->counts[i];
 }
 
-/* ---- Parts and the values that they stand for ---------------------------------------------------- */
+/* ---- Parts and the values that they stand for ------------------------------------------------ */
 
 static unsigned shift_of(uint32_t part)
 {
@@ -121,7 +116,7 @@ double perf_histogram_deviation(const struct perf_histogram *histogram)
     return total > 0 ? sqrt(squares / (double)total) : 0;
 }
 
-/* ---- Percentiles --------------------------------------------------------------------------------- */
+/* ---- Percentiles ----------------------------------------------------------------------------- */
 
 /* How many of `total` must be passed. A hair less than asked for: 99.9 is not a binary number, and of
  * 1,000 values its 999th is meant, not the last. */
@@ -159,7 +154,7 @@ uint64_t perf_histogram_at(const struct perf_histogram *histogram, double percen
     return value;
 }
 
-/* ---- The text format of outputPercentileDistribution ------------------------------------------- */
+/* ---- The text format of outputPercentileDistribution ----------------------------------------- */
 
 #define TICKS_PER_HALF 5 /* lines until the distance to 100 % has halved */
 #define NS_PER_UNIT    1000.0

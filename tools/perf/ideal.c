@@ -1,24 +1,33 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * ideal.c: the rings that are the floor: one producer, one consumer, slots of one size, no
- * header, no death, no wake-up. What they cost is what moving the bytes costs on this machine.
+ * ideal.c: bare rings: one producer, one consumer, slots of one size, no header, no death, no wake-up.
+ * What they cost is what moving the bytes costs on this machine.
  *
  *   ideal-chase   a slot begins with its number; the consumer looks at the next slot until the number
- *                 is there. A body of up to 56 bytes comes in the same line: one line a message.
+ *                 is there. A body of up to 56 bytes comes in the same line: one line a message, and a
+ *                 round trip takes no longer than that of a bare line.
  *   ideal         producer's and consumer's index on lines of their own, each side with a copy of the
- *                 other's; the consumer gives slots back when it has read all that it had seen. Many
- *                 messages a transfer of an index, none a look at a line that is being written.
+ *                 other's; the consumer gives slots back when it has read all that it had seen, and
+ *                 looks for more at once. As fast as its producer, it finds a message or two, and each
+ *                 look is a transfer of the index.
+ *   ideal-lag     the same ring; but a consumer that has read all lets its producer get ahead before it
+ *                 looks again. Dozens of messages a transfer of an index, none read from a line that is
+ *                 being written: the most that goes through a ring, at the cost of a microsecond.
  *
- * Both copy bodies in as shmq does, and hand them out in place. Slots are reused: capacity is what fits
- * into setup.ring_bytes, 512 KiB by default. With several groups (ideal) each has an index of its own.
+ * All copy bodies in as shmq does, and hand them out in place. Slots are reused: capacity is what fits
+ * into setup.ring_bytes, 512 KiB by default. A slot is whole lines; without a number small bodies share
+ * one, four of 16 bytes. With several groups each has an index of its own.
  *
  * Loads and stores of numbers and indices are acquire and release: the body lies between. Nothing waits
- * but by spinning, without `pause`: it is the fastest that a consumer can be.
+ * but by spinning, with a `pause` between two looks: without it a core has dozens of them under way when
+ * the line is written, and takes half as long again to notice.
  */
 #include "tools/perf/transport.h"
 
 #define DEFAULT_BYTES (UINT64_C(512) * 1024)
 #define SLOTS_LEAST   4u
+#define LAG_PAUSES    128u
+#define LAG_SLOTS     64u /* a ring of fewer has no room for it */
 
 struct line_index {
     _Alignas(PERF_LINE_BYTES) _Atomic uint64_t value;
@@ -53,18 +62,30 @@ struct ideal_end {
     uint64_t slot_bytes, ring_bytes, capacity;
     uint64_t give_back; /* chase: slots that are given back at once */
     uint32_t groups;
+    uint32_t lag_pauses;
 };
 
 struct ideal_shape {
     uint64_t slot_bytes, capacity, bytes; /* of one ring, its beginning included */
 };
 
+static uint64_t slot_bytes_of(uint64_t size, bool numbered)
+{
+    uint64_t bytes = 16;
+
+    if (numbered || size > 32)
+        return align_up_u64(size + (numbered ? 8 : 0), 64);
+    while (bytes < size)
+        bytes *= 2;
+    return bytes;
+}
+
 static struct ideal_shape shape_of(const struct perf_setup *setup, bool numbered)
 {
     struct ideal_shape shape;
     uint64_t ring_bytes = setup->ring_bytes ? setup->ring_bytes : DEFAULT_BYTES;
 
-    shape.slot_bytes = align_up_u64((uint64_t)setup->size + (numbered ? 8 : 0), 64);
+    shape.slot_bytes = slot_bytes_of(setup->size, numbered);
     shape.capacity = max_u64(ring_bytes / shape.slot_bytes, SLOTS_LEAST);
     shape.bytes = sizeof(struct ideal_ring) + shape.capacity * shape.slot_bytes;
     shape.bytes = align_up_u64(shape.bytes, 4096);
@@ -108,6 +129,7 @@ static int open_end(struct perf_seat *seat, bool numbered)
     end->ring_bytes = shape.capacity * shape.slot_bytes;
     end->give_back = max_u64(shape.capacity / 4, 1);
     end->groups = setup->kind == PERF_LATENCY ? 1 : setup->groups;
+    end->lag_pauses = shape.capacity >= LAG_SLOTS ? LAG_PAUSES : 0;
     end->out.ring = (void *)(answers ? back : there);
     end->out.slots = (char *)(end->out.ring + 1);
     end->out.limit = shape.capacity;
@@ -179,6 +201,7 @@ static ALWAYS_INLINE bool wait_for_room(struct ideal_end *end, struct perf_trial
         out->limit = least + end->capacity;
         if (LIKELY(out->next < out->limit))
             return true;
+        cpu_relax();
         if (!perf_wait_on(trial))
             return false;
     }
@@ -206,25 +229,41 @@ static ALWAYS_INLINE bool send_indexed(struct perf_seat *seat, struct perf_trial
     return true;
 }
 
-static ALWAYS_INLINE const void *receive_indexed(struct perf_seat *seat, struct perf_trial *trial,
-                                                 uint32_t group, uint32_t size, bool wait)
+static ALWAYS_INLINE const void *next_indexed(struct perf_seat *seat, struct perf_trial *trial,
+                                              uint32_t group, bool wait, bool lag)
 {
     struct ideal_end *end = seat->end;
     struct ideal_consumer *in = &end->in[group];
 
-    (void)size;
     if (UNLIKELY(in->next == in->seen)) {
         if (in->told != in->next)
             give_back(in, group);
+        for (uint32_t i = 0; lag && i < end->lag_pauses; i++)
+            cpu_relax();
         for (;;) {
             in->seen = atomic_load_explicit(&in->ring->produced.value, memory_order_acquire);
             if (LIKELY(in->next != in->seen))
                 break;
+            cpu_relax();
             if (!wait || !perf_wait_on(trial))
                 return NULL;
         }
     }
     return in->slots + in->at;
+}
+
+static ALWAYS_INLINE const void *receive_indexed(struct perf_seat *seat, struct perf_trial *trial,
+                                                 uint32_t group, uint32_t size, bool wait)
+{
+    (void)size;
+    return next_indexed(seat, trial, group, wait, false);
+}
+
+static ALWAYS_INLINE const void *receive_lagging(struct perf_seat *seat, struct perf_trial *trial,
+                                                 uint32_t group, uint32_t size, bool wait)
+{
+    (void)size;
+    return next_indexed(seat, trial, group, wait, true);
 }
 
 static ALWAYS_INLINE void release_indexed(struct perf_seat *seat, uint32_t group)
@@ -239,6 +278,11 @@ static ALWAYS_INLINE void release_indexed(struct perf_seat *seat, uint32_t group
 static void run_indexed(struct perf_seat *seat, struct perf_trial *trial)
 {
     perf_run_role(seat, trial, send_indexed, NULL, receive_indexed, release_indexed);
+}
+
+static void run_lagging(struct perf_seat *seat, struct perf_trial *trial)
+{
+    perf_run_role(seat, trial, send_indexed, NULL, receive_lagging, release_indexed);
 }
 
 /* ---- numbers in slots ------------------------------------------------------------------------ */
@@ -268,6 +312,7 @@ static ALWAYS_INLINE const void *receive_numbered(struct perf_seat *seat, struct
     (void)size;
     while (UNLIKELY(atomic_load_explicit((_Atomic uint64_t *)(void *)slot, memory_order_acquire) !=
                     in->next + 1)) {
+        cpu_relax();
         if (!wait || !perf_wait_on(trial))
             return NULL;
     }
@@ -292,18 +337,24 @@ static void run_numbered(struct perf_seat *seat, struct perf_trial *trial)
 
 /* ---- ways ------------------------------------------------------------------------------------ */
 
+#define INDEXED \
+    .waits = 1u << PERF_SPIN, .producers_max = 1, .groups_max = PERF_GROUPS_MAX, \
+    .shared_bytes = bytes_indexed, .prepare = prepare, .open = open_indexed, .close = close_end
+
 const struct perf_way perf_way_ideal = {
     .name = "ideal",
-    .summary = "bare ring of slots with cached indices: the floor of throughput",
+    .summary = "bare ring of slots with cached indices, read as soon as there is something",
     .kinds = 1u << PERF_LATENCY | 1u << PERF_THROUGHPUT,
-    .waits = 1u << PERF_SPIN,
-    .producers_max = 1,
-    .groups_max = PERF_GROUPS_MAX,
-    .shared_bytes = bytes_indexed,
-    .prepare = prepare,
-    .open = open_indexed,
     .run = run_indexed,
-    .close = close_end,
+    INDEXED,
+};
+
+const struct perf_way perf_way_ideal_lag = {
+    .name = "ideal-lag",
+    .summary = "the same, read when the writer has got ahead: the floor of throughput",
+    .kinds = 1u << PERF_THROUGHPUT,
+    .run = run_lagging,
+    INDEXED,
 };
 
 const struct perf_way perf_way_ideal_chase = {

@@ -19,7 +19,7 @@
 #include "tools/outbuf.h"
 #include "tools/perf/perf.h"
 
-/* ---- Small files --------------------------------------------------------------------------------- */
+/* ---- Small files ----------------------------------------------------------------------------- */
 
 /* The first line of ROOT/PATH without its newline; false, and "", if there is none. */
 static bool read_line(const char *root, const char *path, char *ret_text, size_t size)
@@ -69,7 +69,7 @@ static bool read_cpuinfo(const char *root, const char *key, char *ret_text, size
     return found;
 }
 
-/* ---- Processor ----------------------------------------------------------------------------------- */
+/* ---- Processor ------------------------------------------------------------------------------- */
 
 /* arm64 has numbers for names; these are the ones that one meets in servers and on small boards. */
 static const struct {
@@ -118,7 +118,7 @@ static void read_cpu(const char *root, char *ret_text, size_t size)
     }
 }
 
-/* ---- Hypervisor ---------------------------------------------------------------------------------- */
+/* ---- Hypervisor ------------------------------------------------------------------------------ */
 
 struct known {
     const char *mark, *name;
@@ -199,7 +199,7 @@ static void find_in_files(const char *root, char *ret_text, size_t size)
     (void)snprintf(ret_text, size, "%s", name ? name : "");
 }
 
-/* ---- Memory -------------------------------------------------------------------------------------- */
+/* ---- Memory ---------------------------------------------------------------------------------- */
 
 static void append_cache(char *text, size_t size, const char *name, const char *amount)
 {
@@ -280,7 +280,7 @@ static void read_huge_pages(const char *root, char *ret_text, size_t size)
     (void)snprintf(ret_text, size, "%s", chosen ? chosen + 1 : "");
 }
 
-/* ---- All of it ----------------------------------------------------------------------------------- */
+/* ---- All of it ------------------------------------------------------------------------------- */
 
 static void read_kernel(char *ret_text, size_t size)
 {

@@ -24,8 +24,8 @@
     "one trial of about 7 ms; before and after it, a cache line is bounced between the two CPUs. The " \
     "time that takes is the distance: near, far or farther. On virtual machines it changes within a " \
     "second, and moves every figure. So trials are filed under their distance, those in which it " \
-    "changed or in which somebody else had one of the CPUs are dropped, and ratios are of trials of " \
-    "one round and distance.\n" \
+    "changed are dropped, and ratios are of trials of one round and distance. Dropped are also those in " \
+    "which somebody else had one of the CPUs while a process was spinning on it, but not at a --rate.\n" \
     "Every receiver checks each message's number and reads its whole body."
 
 static const struct cli_command LATENCY[] = {
@@ -175,6 +175,7 @@ int main(int argc, char **argv)
     (void)signal(SIGPIPE, SIG_IGN);
     if (argc > 1 && strcmp(argv[1], "instructions") == 0)
         return perf_instructions_main(argc - 1, argv + 1);
+    perf_collect_command(argc, argv);
     rc = cli_parse(&cli, NOUNS, argc, argv);
     if (rc != CLI_OK)
         return rc;

@@ -86,7 +86,7 @@ void perf_source_init(struct perf_source *source, const struct perf_setup *setup
         count *= 2;
     source->stride = align_up_u64(size, 64);
     source->mask = count - 1;
-    source->ahead = setup->fresh ? 0 : count / 2;
+    source->ahead = count / 2;
     source->tag = (uint64_t)producer << PERF_TAG_SHIFT;
     source->next = 0;
     source->bodies = perf_alloc_pages(source->stride * count);
@@ -295,6 +295,7 @@ static void serve_canary(struct perf_control *control, const struct perf_order *
 
     for (uint64_t i = 0; i < order->count; i++, next += 2) {
         while (atomic_load_explicit(&control->canary, memory_order_acquire) != next) {
+            cpu_relax();
             if (++spins % 4096 == 0 &&
                 (atomic_load_explicit(&control->abort, memory_order_relaxed) ||
                  clock_monotonic_ns() > order->deadline_ns))

@@ -54,7 +54,7 @@ void perf_machine_read(struct perf_machine *ret_machine);
 /* The same with files below `root` in place of /proc and /sys; tests have some there. */
 void perf_machine_read_below(const char *root, struct perf_machine *ret_machine);
 
-/* ---- histogram (histogram.c) ------------------------------------------------------- */
+/* ---- histogram (histogram.c) ----------------------------------------------------------------- */
 
 /* As HdrHistogram with three digits: buckets twice as wide as the ones before, each of 1,024 parts. So
  * a part is at most 0.1 % wide, and one that begins below 2,048 ns is 1 ns wide. */
@@ -66,7 +66,8 @@ void perf_machine_read_below(const char *root, struct perf_machine *ret_machine)
 
 /* Only what recording needs: count, mean and maximum are found when somebody asks. Zeroed is empty. */
 struct perf_histogram {
-    uint64_t clamped; /* were above PERF_HISTOGRAM_MAX_NS and are counted as that */
+    uint64_t
+        clamped; /* were longer than could be said, and are counted as the longest that could */
     uint64_t counts[PERF_HISTOGRAM_PARTS];
 };
 
@@ -86,7 +87,6 @@ static ALWAYS_INLINE void perf_histogram_record(struct perf_histogram *histogram
 
 struct perf_histogram *perf_histogram_new(void); /* ends the program when there is no memory */
 void perf_histogram_free(struct perf_histogram *histogram);
-void perf_histogram_reset(struct perf_histogram *histogram);
 void perf_histogram_add(struct perf_histogram *to, const struct perf_histogram *from);
 /* All of these walk the buckets, about 10 us: not within a trial. 0 if empty. */
 uint64_t perf_histogram_count(const struct perf_histogram *histogram);
@@ -103,7 +103,7 @@ void perf_histogram_write_hgrm(const struct perf_histogram *histogram, FILE *fil
 size_t perf_histogram_bytes(void); /* for placing one in shared memory with perf_histogram_init */
 struct perf_histogram *perf_histogram_init(void *memory);
 
-/* ---- figures (spread.c) ------------------------------------------------------------ */
+/* ---- figures (spread.c) ---------------------------------------------------------------------- */
 
 /* Of several trials of one kind. */
 struct perf_spread {
@@ -125,7 +125,7 @@ enum perf_unit {
     PERF_BYTES, /* lower is better */
 };
 
-/* ---- figures as people read them (text.c) ------------------------------------------ */
+/* ---- figures as people read them (text.c) ---------------------------------------------------- */
 
 #define PERF_TEXT_BYTES 48
 
@@ -181,7 +181,8 @@ const char *perf_text_comparison(const struct perf_comparison *comparison,
 
 struct perf_report {
     struct perf_machine machine;
-    char title[160]; /* "round trips, 64 B, …" */
+    char title[160];     /* "round trips, 64 B, …" */
+    const char *command; /* "shmq-perf latency --size 64"; NULL: not known */
     const struct perf_result *results;
     uint32_t result_count;
     const struct perf_comparison *comparisons;

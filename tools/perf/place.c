@@ -35,23 +35,28 @@ static void fill_signals(sigset_t *set)
     (void)sigaddset(set, SIGHUP);
 }
 
-bool perf_place_take(struct perf_place *place, enum perf_place_kind kind)
+bool perf_place_folder(enum perf_place_kind kind, char ret_folder[static PERF_FOLDER_BYTES])
 {
-    static unsigned count;
+    static const char name[] = "/shmq-perf.XXXXXX";
     const char *candidates[] = {getenv("TMPDIR"), kind == PERF_PLACE_DISK ? "/var/tmp" : "/tmp",
                                 "/tmp", "."};
     bool made = false;
-    sigset_t set;
 
     for (size_t i = 0; !made && i < COUNT_OF(candidates); i++) {
-        /* Short: the path of a socket in it has to fit into 107 bytes. */
-        if (!candidates[i] ||
-            strlen(candidates[i]) > sizeof(place->dir) - sizeof("/shmq-perf.XXXXXX"))
+        if (!candidates[i] || strlen(candidates[i]) > PERF_FOLDER_BYTES - sizeof(name))
             continue;
-        (void)snprintf(place->dir, sizeof(place->dir), "%s/shmq-perf.XXXXXX", candidates[i]);
-        made = mkdtemp(place->dir) != NULL;
+        (void)snprintf(ret_folder, PERF_FOLDER_BYTES, "%s%s", candidates[i], name);
+        made = mkdtemp(ret_folder) != NULL;
     }
-    if (!made)
+    return made;
+}
+
+bool perf_place_take(struct perf_place *place, enum perf_place_kind kind)
+{
+    static unsigned count;
+    sigset_t set;
+
+    if (!perf_place_folder(kind, place->dir))
         return false;
     (void)snprintf(place->bus, sizeof(place->bus), "perf-%ld-%u", (long)getpid(), count++);
     fill_signals(&set);
@@ -69,7 +74,7 @@ static int remove_one(const char *path, const struct stat *status UNUSED, int ty
 /* What a shmqd that was killed, or that keeps its topics, leaves in shared memory. */
 static void remove_segments(const char *bus)
 {
-    char prefix[48], path[NAME_MAX + sizeof("/dev/shm/")];
+    char prefix[80], path[NAME_MAX + sizeof("/dev/shm/")];
     DIR *directory = opendir("/dev/shm");
     const struct dirent *entry;
     int length = snprintf(prefix, sizeof(prefix), "shmq.%s.", bus);
@@ -84,10 +89,15 @@ static void remove_segments(const char *bus)
         (void)closedir(directory);
 }
 
+void perf_place_clear(const char *folder, const char *bus)
+{
+    remove_segments(bus);
+    (void)nftw(folder, remove_one, 16, FTW_DEPTH | FTW_PHYS);
+}
+
 void perf_place_leave(struct perf_place *place)
 {
-    remove_segments(place->bus);
-    (void)nftw(place->dir, remove_one, 16, FTW_DEPTH | FTW_PHYS);
+    perf_place_clear(place->dir, place->bus);
     /* One that was held back ends this process here. */
     (void)sigprocmask(SIG_SETMASK, &place->signals, NULL);
 }

@@ -17,17 +17,24 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-#define PERF_PATH_BYTES 256 /* a folder of ours and a name in it */
+#define PERF_PATH_BYTES   256 /* a folder of ours and a name in it */
+#define PERF_FOLDER_BYTES 64  /* short: the path of a bus's socket below it has to fit into 107 */
 
 struct perf_place {
-    char dir[64];
+    char dir[PERF_FOLDER_BYTES];
     char bus[32];     /* "perf-PID-N": names its segments, too */
     sigset_t signals; /* as they were */
 };
 
-/* False, and nothing to leave, where no folder can be made. `PERF_PLACE_DISK`: rather on a disk than
- * in memory, as state is. */
+/* `PERF_PLACE_DISK`: rather on a disk than in memory, as state is. */
 enum perf_place_kind { PERF_PLACE_ANY, PERF_PLACE_DISK };
+
+/* A new folder in $TMPDIR, or where else one can be made. False: nowhere. */
+bool perf_place_folder(enum perf_place_kind kind, char ret_folder[static PERF_FOLDER_BYTES]);
+/* Removes it with all that is in it, and the segments of a bus. */
+void perf_place_clear(const char *folder, const char *bus);
+
+/* False, and nothing to leave, where no folder can be made. */
 bool perf_place_take(struct perf_place *place, enum perf_place_kind kind);
 void perf_place_leave(struct perf_place *place);
 bool perf_place_interrupted(void);

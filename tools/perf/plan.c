@@ -2,7 +2,11 @@
 /* Options of shmq-perf, and the plan that they make; see plan.h. */
 #include "tools/perf/plan.h"
 
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "libshmq/clock.h"
 #include "libshmq/units.h"
@@ -11,6 +15,7 @@
 #define MESSAGES_NS (UINT64_C(300) * NS_PER_S) /* no longer, if all their trials are dropped */
 #define ROUNDS      15
 #define SIZE_MOST   (UINT64_C(1) << 30)
+#define BODIES      16u /* of a row are in memory at once, about: sources, buffers, rings */
 #define FEW_CPUS    4u
 
 static struct {
@@ -275,13 +280,53 @@ static uint32_t given(uint64_t value, uint32_t otherwise)
 
 static int check_meaning(const struct cli *cli, const struct perf_defaults *defaults)
 {
-    if (!defaults->several && (given(args.producers, 1) > 1 || given(args.consumers, 1) > 1 ||
+    if (!defaults->several && (given(args.producers, 1) > 1 || given(args.consumers, 1) != 1 ||
                                given(args.groups, 1) > 1 || args.batch > 1))
         return cli_usage(cli, "one sends and one answers here: --producers, --consumers, --groups "
                               "and --batch are for throughput and fanout");
     if (!defaults->paced && args.rate > 0)
         return cli_usage(cli, "--rate is for latency and wake: throughput is what there is");
+    if (defaults->several && args.hgrm)
+        return cli_usage(cli, "--hgrm is for latency, wake and compare: nothing here has times");
+    if (cli->vhost && !cli->bus && !cli->runtime_dir)
+        return cli_usage(cli, "--vhost: a private bus has one only; name a bus with --bus");
     return CLI_OK;
+}
+
+/* What touches more memory than there is takes the machine with it. */
+static int check_memory(const struct cli *cli, const struct perf_plan *plan)
+{
+    uint64_t memory = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
+    char text[PERF_TEXT_BYTES];
+
+    (void)perf_text_size(memory, text);
+    if (plan->setup.ring_bytes > memory / 4 / plan->setup.partitions)
+        return cli_usage(cli, "--ring: this machine has %s of memory; take a smaller one", text);
+    for (uint32_t i = 0; i < plan->size_count; i++) {
+        if (plan->sizes[i] > memory / BODIES)
+            return cli_usage(cli, "--size: this machine has %s of memory; take smaller bodies",
+                             text);
+    }
+    return CLI_OK;
+}
+
+/* Before anything is measured, which takes minutes. */
+static int check_file(const char *what, const char *path)
+{
+    char folder[PATH_MAX];
+    const char *slash = path ? strrchr(path, '/') : NULL;
+    int fd = path ? open(path, O_WRONLY | O_NONBLOCK | O_CLOEXEC) : -1;
+
+    if (fd >= 0)
+        (void)close(fd);
+    if (fd >= 0 || !path)
+        return CLI_OK;
+    (void)snprintf(folder, sizeof(folder), "%.*s", slash ? (int)(slash - path) + 1 : 1,
+                   slash ? path : ".");
+    if (*path && errno == ENOENT && access(folder, W_OK) == 0)
+        return CLI_OK;
+    return cli_fail(CLI_FAILED, "%s: %s: %s; name a file that can be written", what, path,
+                    strerror(errno));
 }
 
 static void fill_setup(const struct perf_defaults *defaults, struct perf_plan *plan)
@@ -325,6 +370,18 @@ int perf_plan_make(const struct cli *cli, const struct perf_defaults *defaults,
     if (rc != CLI_OK)
         return rc;
     fill_setup(defaults, ret_plan);
+    rc = check_memory(cli, ret_plan);
+    if (rc == CLI_OK)
+        rc = check_file("plot", args.plot);
+    if (rc == CLI_OK)
+        rc = check_file("histogram", args.hgrm);
+    if (rc == CLI_OK && defaults->two_cpus && ret_plan->team.cpu_count < 2)
+        rc = cli_fail(CLI_FAILED,
+                      "cpus: there is one only: %s takes two; give this process a second one "
+                      "(taskset, cpuset), or see 'shmq-perf wake'",
+                      defaults->two_cpus);
+    if (rc != CLI_OK)
+        return rc;
     ret_plan->budget.rounds = given(args.rounds, ROUNDS);
     ret_plan->budget.duration_ns = args.duration || !args.messages ? args.duration : MESSAGES_NS;
     ret_plan->budget.messages = args.messages;
@@ -332,7 +389,7 @@ int perf_plan_make(const struct cli *cli, const struct perf_defaults *defaults,
                                                 : (enum perf_format)args.format;
     ret_plan->plot = args.plot;
     ret_plan->hgrm = args.hgrm;
-    ret_plan->quiet = cli->quiet;
+    ret_plan->cli = cli;
     return CLI_OK;
 }
 

@@ -22,6 +22,7 @@ struct perf_defaults {
     uint32_t groups;
     bool several; /* --producers, --consumers, --groups, --partitions and --batch mean something */
     bool paced;   /* --rate does */
+    const char *two_cpus; /* what one CPU is not enough for; NULL: it may be */
 };
 
 struct perf_plan {
@@ -36,7 +37,7 @@ struct perf_plan {
     struct perf_team_options team; /* its cpus are those */
     enum perf_format format;
     const char *plot, *hgrm; /* files; NULL: none */
-    bool quiet;
+    const struct cli *cli;   /* for remarks */
 };
 
 /* All verbs of measuring take these. */
@@ -51,7 +52,7 @@ int perf_plan_make(const struct cli *cli, const struct perf_defaults *defaults,
 void perf_plan_contender(const struct perf_plan *plan, const struct perf_way *way,
                          enum perf_kind kind, uint32_t size, struct perf_contender *ret_contender);
 
-/* ---- what came out (collect.c) ----------------------------------------------------- */
+/* ---- what came out (collect.c) --------------------------------------------------------------- */
 
 struct perf_collection {
     struct perf_result *results;
@@ -74,6 +75,8 @@ void perf_collect_ratio_in(struct perf_collection *collection, const struct perf
 void perf_collect_tally(struct perf_collection *collection, const struct perf_session *session);
 void perf_collect_comparison(struct perf_collection *collection,
                              const struct perf_comparison *comparison);
+/* The words that this program was started with, for the report. */
+void perf_collect_command(int argc, char **argv);
 /* Takes a single figure in. */
 void perf_collect_value(struct perf_collection *collection, const struct perf_result *result);
 /* Table, JSON or CSV to stdout, plot and histograms to their files. An exit code. */

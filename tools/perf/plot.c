@@ -15,7 +15,7 @@
 
 #include "tools/cli.h"
 
-/* ---- Looks that panels share --------------------------------------------------------------------- */
+/* ---- Looks that panels share ----------------------------------------------------------------- */
 
 /* How many different texts stand before the first `text`, empty ones not counted; `offset` is the
  * field's in a result. */
@@ -166,7 +166,7 @@ void plot_spread_labels(struct plot_label *labels, uint32_t count, double top, d
         labels[i].y = fmax(labels[i].y, i == 0 ? top : labels[i - 1].y + distance);
 }
 
-/* ---- The heading --------------------------------------------------------------------------------- */
+/* ---- The heading ----------------------------------------------------------------------------- */
 
 /* Facts in a row, with dots between them; a new line where the next one would not fit. */
 struct facts {
@@ -251,7 +251,7 @@ static void draw_heading(struct plot *plot)
     plot->y += 22;
 }
 
-/* ---- Panels -------------------------------------------------------------------------------------- */
+/* ---- Panels ---------------------------------------------------------------------------------- */
 
 static bool belongs(const struct perf_result *result, const struct perf_result *first)
 {

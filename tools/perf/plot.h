@@ -6,8 +6,8 @@
 #ifndef SHMQ_PERF_PLOT_H
 #define SHMQ_PERF_PLOT_H
 
-#include "tools/perf/perf.h"
 #include "tools/perf/axis.h"
+#include "tools/perf/perf.h"
 #include "tools/perf/svg.h"
 
 #define PLOT_MARGIN 28.0
@@ -51,9 +51,9 @@ void plot_spread_labels(struct plot_label *labels, uint32_t count, double top, d
 
 /* ---- the panels, one file each ---- */
 
-void plot_percentiles(struct plot *plot, const struct plot_group *group); /* _plot_latency.c */
-void plot_rates(struct plot *plot, const struct plot_group *group);       /* _plot_rate.c */
-void plot_bars(struct plot *plot, const struct plot_group *group);        /* _plot_bars.c */
-void plot_comparisons(struct plot *plot);                                 /* _plot_ratio.c */
+void plot_percentiles(struct plot *plot, const struct plot_group *group); /* plot_latency.c */
+void plot_rates(struct plot *plot, const struct plot_group *group);       /* plot_rate.c */
+void plot_bars(struct plot *plot, const struct plot_group *group);        /* plot_bars.c */
+void plot_comparisons(struct plot *plot);                                 /* plot_ratio.c */
 
 #endif

@@ -79,7 +79,7 @@ static void make_frame(struct frame *frame, const struct plot *plot, const struc
     frame->rates.to_px = frame->top;
 }
 
-/* ---- Axes ---------------------------------------------------------------------------------------- */
+/* ---- Axes ------------------------------------------------------------------------------------ */
 
 static void draw_rate_axis(struct svg *svg, const struct frame *frame, enum perf_unit unit)
 {
@@ -155,7 +155,7 @@ static void draw_diagonals(struct svg *svg, const struct frame *frame)
         draw_diagonal(svg, frame, pow(10, power));
 }
 
-/* ---- Lines --------------------------------------------------------------------------------------- */
+/* ---- Lines ----------------------------------------------------------------------------------- */
 
 static int compare_sizes(const void *left, const void *right)
 {

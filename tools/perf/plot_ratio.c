@@ -63,7 +63,7 @@ static struct row make_row(const struct panel *panel, const struct perf_comparis
     };
 }
 
-/* ---- Rows and groups ----------------------------------------------------------------------------- */
+/* ---- Rows and groups ------------------------------------------------------------------------- */
 
 /* How much of a name is its group's. */
 static size_t group_of(const char *what)
@@ -153,7 +153,7 @@ static void say_values(const struct perf_comparison *c, char ret_text[SVG_TEXT_B
         (void)snprintf(ret_text, SVG_TEXT_BYTES, "%s %.40s", c->subject, subject);
 }
 
-/* ---- The frame ----------------------------------------------------------------------------------- */
+/* ---- The frame ------------------------------------------------------------------------------- */
 
 static void include_row(struct panel *panel, const struct row *row)
 {
@@ -234,7 +234,7 @@ static void draw_axis(struct svg *svg, const struct panel *panel)
     svg_line(svg, start, panel->top, start, panel->bottom, "axis");
 }
 
-/* ---- Rows ---------------------------------------------------------------------------------------- */
+/* ---- Rows ------------------------------------------------------------------------------------ */
 
 static const char *color_of(enum perf_verdict verdict)
 {

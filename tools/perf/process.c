@@ -3,8 +3,8 @@
  * process.c: signals and CPUs of shmq-perf's processes; see team.h.
  *
  * The caller holds SIGINT, SIGTERM and SIGCHLD back and reads them from a descriptor, so that nothing is
- * interrupted half way. Its children have them as usual, but for ^C, which reaches the whole terminal:
- * what becomes of them then is the caller's decision. One thread; nothing blocks.
+ * interrupted half way. Its children have them as usual, but for those that reach the whole terminal
+ * (^C, ^\, its end): they end with the caller. One thread; nothing blocks.
  */
 #include <sched.h>
 #include <signal.h>
@@ -87,6 +87,8 @@ void perf_begin_child(int parent_pid, int death_signal)
 
     (void)prctl(PR_SET_PDEATHSIG, (unsigned long)death_signal, 0, 0, 0);
     (void)signal(SIGINT, SIG_IGN);
+    (void)signal(SIGQUIT, SIG_IGN);
+    (void)signal(SIGHUP, SIG_IGN);
     held_signals(&set);
     (void)sigprocmask(SIG_UNBLOCK, &set, NULL);
     if (signal_fd != FD_NONE)

@@ -11,8 +11,8 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "tools/perf/perf.h"
 #include "tools/perf/export.h"
+#include "tools/perf/perf.h"
 #include "tools/table.h"
 
 const double PERF_PERCENTILES[PERF_PERCENTILE_COUNT] = {50, 90, 99, 99.9, 99.99};
@@ -34,7 +34,7 @@ static struct table_style style_of(FILE *file)
     return (struct table_style){.head = "\033[1m", .plain = "\033[0m", .paint = paint_verdict};
 }
 
-/* ---- Heading ------------------------------------------------------------------------------------- */
+/* ---- Heading --------------------------------------------------------------------------------- */
 
 static void print_fact(FILE *file, const char *name, const char *text)
 {
@@ -65,6 +65,15 @@ static void print_machine(const struct perf_machine *machine, FILE *file)
     print_fact(file, "date", machine->date);
 }
 
+static void print_command(const struct perf_report *report, FILE *file)
+{
+    char line[320];
+
+    (void)snprintf(line, sizeof(line), "%s, of shmq %s", report->command ? report->command : "",
+                   shmq_version());
+    print_fact(file, "command", report->command ? line : "");
+}
+
 static void print_trials(const struct perf_report *report, FILE *file)
 {
     char line[256];
@@ -81,7 +90,7 @@ static void print_trials(const struct perf_report *report, FILE *file)
         print_fact(file, "trials", line);
 }
 
-/* ---- Results ------------------------------------------------------------------------------------- */
+/* ---- Results --------------------------------------------------------------------------------- */
 
 /* The columns that all tables of results begin with. */
 static void add_identity(struct table *table, const struct perf_result *result)
@@ -200,7 +209,7 @@ static void print_measure(const struct perf_report *report, const struct perf_re
     table_free(&table);
 }
 
-/* ---- Comparisons --------------------------------------------------------------------------------- */
+/* ---- Comparisons ----------------------------------------------------------------------------- */
 
 const char *perf_verdict_name(enum perf_verdict verdict)
 {
@@ -347,7 +356,7 @@ static void print_comparisons(const struct perf_report *report, FILE *file,
     table_free(&table);
 }
 
-/* ---- All of it ----------------------------------------------------------------------------------- */
+/* ---- All of it ------------------------------------------------------------------------------- */
 
 static void print_table(const struct perf_report *report, FILE *file)
 {
@@ -355,6 +364,7 @@ static void print_table(const struct perf_report *report, FILE *file)
 
     fprintf(file, "%s%s%s\n", style.head, report->title, style.plain);
     print_machine(&report->machine, file);
+    print_command(report, file);
     print_trials(report, file);
     for (uint32_t i = 0; i < report->result_count; i++) {
         if (!came_before(report, i))

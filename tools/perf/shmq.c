@@ -44,15 +44,12 @@ static int fail(struct error_buffer *why, shmq_connection *connection, int rc)
 
 static int check(const struct perf_setup *setup, struct error_buffer *why)
 {
-    uint64_t ring_bytes = setup->ring_bytes ? setup->ring_bytes : RING_BYTES;
-
     /* Without a ring of its own choice it takes one that is large enough. */
-    if (setup->ring_bytes > 0 && (uint64_t)setup->size + 32 > ring_bytes / 8)
+    if (setup->ring_bytes > 0 && (uint64_t)setup->size + 32 > setup->ring_bytes / 8)
         return error_set(why, SHMQ_EINVAL,
-                         "shmq: %u bytes: a ring of %llu takes messages of %llu at most; make "
-                         "--ring larger",
-                         setup->size, (unsigned long long)ring_bytes,
-                         (unsigned long long)(ring_bytes / 8 - 32));
+                         "shmq: %u bytes: a ring of %llu takes messages of an eighth of it, header "
+                         "included; make --ring larger",
+                         setup->size, (unsigned long long)setup->ring_bytes);
     if (setup->partitions > 1 && setup->groups > setup->consumers)
         return error_set(why, SHMQ_EINVAL,
                          "shmq: several groups in turn are read from one partition here; take "

@@ -42,7 +42,7 @@ static const char STYLE[] =
     ".met,.metx{fill:#2fc79b}.missed,.missedx{fill:#f0883e}.plain{fill:#4aa8e0}"
     ".absent{fill:#3d444d}}\n";
 
-/* ---- Numbers and text ---------------------------------------------------------------------------- */
+/* ---- Numbers and text ------------------------------------------------------------------------ */
 
 static double bounded(double coordinate)
 {
@@ -121,7 +121,7 @@ const char *svg_fit(const char *text, double width, double font_px, char ret_tex
     return ret_text;
 }
 
-/* ---- Elements ------------------------------------------------------------------------------------ */
+/* ---- Elements -------------------------------------------------------------------------------- */
 
 void svg_text(struct svg *svg, double x, double y, enum svg_anchor anchor, const char *style,
               const char *format, ...)

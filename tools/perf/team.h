@@ -52,9 +52,8 @@ struct perf_setup {
     uint32_t poll_max;   /* messages that are taken at once */
     uint32_t timestamps; /* enum shmq_timestamps */
     uint64_t rate;       /* latency: round trips a second, timed from when they should have begun */
-    bool fresh;    /* the body's number is stored just before it is sent, not some messages ahead */
-    bool copy_out; /* the consumer copies a body before it looks at it */
-    bool multi;    /* shmq: a topic for several producers, whether or not there are several */
+    bool copy_out;       /* the consumer copies a body before it looks at it */
+    bool multi;          /* shmq: a topic for several producers, whether or not there are several */
 };
 
 struct perf_way; /* transport.h */
@@ -150,7 +149,8 @@ void perf_hold_signals(void);
 int perf_interrupted(void);
 /* Undoes it; what came and was not looked at takes its course. */
 void perf_release_signals(void);
-/* In a new process: undoes it, ignores ^C (the caller decides), and dies with its parent. */
+/* In a new process: undoes it, ignores what the terminal sends to all (the caller decides), and dies
+ * with its parent. */
 void perf_begin_child(int parent_pid, int death_signal);
 
 /* The bus that shmq contenders use. Private: a supervisor in a process of its own, started by the

@@ -122,7 +122,8 @@ struct perf_driver {
     uint32_t serial; /* of the last order to anyone */
     uint32_t round;
     uint64_t counts[PERF_CONTENDERS_MAX][PERF_CLASSES]; /* messages of the next trial */
-    uint32_t *samples_ticks;                            /* PERF_ROUND_TRIPS_MOST */
+    uint32_t
+        *samples_ticks; /* PERF_ROUND_TRIPS_MOST; what is longer than it can say is UINT32_MAX */
 };
 
 #define PERF_ROUND_TRIPS_MOST (1u << 18) /* of one trial */
@@ -136,8 +137,8 @@ struct perf_outcome {
 };
 
 /* All of these: false when the session has failed, which the control page says. */
-bool perf_trial_run(struct perf_driver *d, uint32_t contender, uint64_t count,
-                    struct perf_outcome *ret_outcome);
+bool perf_trial_run(struct perf_driver *d, uint32_t contender, uint64_t count, uint64_t rate,
+                    struct perf_outcome *ret_outcome); /* `rate` 0: as fast as it goes */
 bool perf_distance_look(struct perf_driver *d, double *ret_one_way_ns, enum perf_class *ret_class);
 /* To all peers; await_all waits until they have done it. */
 void perf_order_all(struct perf_driver *d, enum perf_op op, uint32_t contender);

@@ -55,9 +55,8 @@ static ALWAYS_INLINE bool perf_wait_on(struct perf_trial *trial)
 /* Zeroed whole pages, all of them there; ends the process when there is no memory. */
 void *perf_alloc_pages(size_t bytes);
 
-/* Bodies to send from. A number is written into a body long before it is sent (unless setup.fresh): a
- * store that is still on its way holds up the wider loads of the copy behind it, for 10 ns and more,
- * whatever the transport. */
+/* Bodies to send from. A number is written into a body long before it is sent: a store that is still on
+ * its way holds up the wider loads of the copy behind it, for 10 ns and more, whatever the transport. */
 struct perf_source {
     char *bodies;
     uint64_t stride, mask, ahead;
@@ -193,7 +192,7 @@ static ALWAYS_INLINE bool perf_check(struct perf_seat *seat, struct perf_trial *
 static ALWAYS_INLINE uint64_t perf_look_at(struct perf_seat *seat, const void *body, uint32_t size,
                                            bool copy)
 {
-    if (!copy)
+    if (!copy || body == seat->scratch) /* it was copied out to come here */
         return perf_touch(body, size);
     memcpy(seat->scratch, body, size);
     return perf_touch(seat->scratch, size);

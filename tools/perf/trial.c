@@ -89,6 +89,7 @@ static bool trip_canary(struct perf_control *control, uint32_t *next, uint32_t t
     for (uint32_t i = 0; i < trips; i++, *next += 2) {
         atomic_store_explicit(&control->canary, *next, memory_order_release);
         while (atomic_load_explicit(&control->canary, memory_order_acquire) != *next + 1) {
+            cpu_relax(); /* as in ideal.c: else the line takes longer */
             if (++spins % 4096 == 0 && clock_monotonic_ns() > deadline_ns)
                 return false;
         }
@@ -199,12 +200,14 @@ static void gather(struct perf_driver *d, const struct perf_lane *lane,
     }
     if (setup->kind == PERF_THROUGHPUT)
         outcome->messages = own->count * setup->producers;
-    /* Who sleeps, and who shares a core, comes and goes by nature. */
-    if (setup->wait == PERF_BLOCK || d->session->crowded || lane->contender.way->has_threads)
+    /* Who sleeps, and who shares a core, comes and goes by nature. And who asks for a rate wants to know
+     * what happens to those that come then, also when something else has the core. */
+    if (setup->wait == PERF_BLOCK || setup->rate > 0 || d->session->crowded ||
+        lane->contender.way->has_threads)
         outcome->preempted = false;
 }
 
-bool perf_trial_run(struct perf_driver *d, uint32_t contender, uint64_t count,
+bool perf_trial_run(struct perf_driver *d, uint32_t contender, uint64_t count, uint64_t rate,
                     struct perf_outcome *ret_outcome)
 {
     struct perf_lane *lane = &d->session->lanes[contender];
@@ -224,8 +227,8 @@ bool perf_trial_run(struct perf_driver *d, uint32_t contender, uint64_t count,
     struct perf_usage before, after;
     uint64_t begin, end;
 
-    if (setup->rate > 0)
-        trial.interval_ticks = (uint64_t)(1e9 / (double)setup->rate / perf_clock.ns_per_tick);
+    if (rate > 0)
+        trial.interval_ticks = (uint64_t)(1e9 / (double)rate / perf_clock.ns_per_tick);
     be_late_after(d, time_ns + PERF_STEP_NS);
     if (!order_trial(d, contender, count, trial.deadline_ns))
         return false;

@@ -11,12 +11,13 @@
 #include "tools/perf/transport.h"
 
 #define LATENCY_WAYS    "shmq,ideal-chase,pipe,unix,mqueue"
-#define THROUGHPUT_WAYS "shmq,ideal,pipe,unix,mqueue"
+#define THROUGHPUT_WAYS "shmq,ideal,ideal-lag,pipe,unix,mqueue"
 #define FANOUT_WAYS     "shmq,pipe,unix,mqueue"
 #define WAKE_WAYS       "shmq,futex,pipe,unix,mqueue"
 #define SLEEP_NS        (UINT64_C(2) * NS_PER_S)
 
 struct row {
+    const struct cli *cli;
     struct perf_collection *collection;
     const char *measure;
     uint32_t count;
@@ -24,12 +25,29 @@ struct row {
         subjects[PERF_CONTENDERS_MAX]; /* of each the one that it is compared with; itself: none */
 };
 
+/* At a rate that is too high each trip is due before the one ahead of it is over. */
+static void look_for_late(const struct cli *cli, const struct perf_session *session,
+                          uint32_t contender)
+{
+    const struct perf_contender *c = perf_session_contender(session, contender);
+    double median = perf_session_spread(session, contender, PERF_ANY_CLASS, PERF_MAIN).median;
+
+    if (c->setup.rate > 0 && median > 1e9 / (double)c->setup.rate)
+        cli_note(
+            cli,
+            "%s: cannot keep up with %llu a second: its times tell how far it fell behind in a "
+            "trial, and no more",
+            c->name, (unsigned long long)c->setup.rate);
+}
+
 static void collect_row(struct perf_session *session, void *context)
 {
     const struct row *row = context;
 
-    for (uint32_t i = 0; i < row->count; i++)
+    for (uint32_t i = 0; i < row->count; i++) {
         perf_collect_results(row->collection, session, i, row->measure);
+        look_for_late(row->cli, session, i);
+    }
     for (uint32_t i = 0; i < row->count; i++) {
         if (row->subjects[i] != i)
             perf_collect_ratio(row->collection, session, row->subjects[i], i, row->measure,
@@ -60,7 +78,7 @@ static int measure_sizes(const struct cli *cli, const struct perf_plan *plan, en
                          const char *measure, struct perf_collection *collection)
 {
     struct perf_contender contenders[PERF_CONTENDERS_MAX];
-    struct row row = {.collection = collection, .measure = measure}; /* all beside the first */
+    struct row row = {.cli = cli, .collection = collection, .measure = measure};
     int rc = CLI_OK;
 
     for (uint32_t s = 0; rc == CLI_OK && s < plan->size_count; s++) {
@@ -160,7 +178,7 @@ int perf_run_fanout(struct cli *cli)
         .sizes = "64", .transports = FANOUT_WAYS, .wait = PERF_SPIN, .groups = 3, .several = true};
     struct perf_contender contenders[PERF_CONTENDERS_MAX];
     struct perf_collection collection = {0};
-    struct row row = {.collection = &collection, .measure = "fanout"};
+    struct row row = {.cli = cli, .collection = &collection, .measure = "fanout"};
     struct perf_plan plan;
     char what[160];
     int rc = perf_plan_make(cli, &defaults, &plan);
@@ -219,7 +237,7 @@ static void add_spinning(const struct perf_plan *plan, uint32_t size, uint32_t h
     row->subjects[row->count++] = hybrid;
 }
 
-/* Blocking; and hybrid too, unless one --wait was asked for. */
+/* Blocking, and where one can spin hybrid, too, unless one --wait was asked for. */
 static int make_wake_row(const struct cli *cli, const struct perf_plan *plan, enum perf_kind kind,
                          uint32_t size, struct perf_contender *contenders, struct row *row)
 {
@@ -230,8 +248,9 @@ static int make_wake_row(const struct cli *cli, const struct perf_plan *plan, en
         add_wake_group(cli, plan, kind, size, PERF_BLOCK, contenders, row);
         uint32_t hybrid = row->count;
 
-        add_wake_group(cli, plan, kind, size, PERF_HYBRID, contenders, row);
-        if (kind == PERF_LATENCY && plan->team.cpu_count > 1)
+        if (plan->team.cpu_count > 1)
+            add_wake_group(cli, plan, kind, size, PERF_HYBRID, contenders, row);
+        if (kind == PERF_LATENCY)
             add_spinning(plan, size, hybrid, contenders, row);
     }
     return row->count > 0 || kind == PERF_IDLE
@@ -274,7 +293,7 @@ int perf_run_wake(struct cli *cli)
         .sizes = "64", .transports = WAKE_WAYS, .wait = PERF_BLOCK, .paced = true};
     struct perf_contender contenders[PERF_CONTENDERS_MAX];
     struct perf_collection collection = {0};
-    struct row row = {.collection = &collection, .measure = "wake"};
+    struct row row = {.cli = cli, .collection = &collection, .measure = "wake"};
     struct perf_plan plan;
     int rc = perf_plan_make(cli, &defaults, &plan);
 

@@ -2,16 +2,16 @@
 /* ways.c: all ways there are; a new one gets its line here. Pure. */
 #include "tools/perf/transport.h"
 
-extern const struct perf_way perf_way_shmq, perf_way_shmq_multi, perf_way_ideal,
+extern const struct perf_way perf_way_shmq, perf_way_shmq_multi, perf_way_ideal, perf_way_ideal_lag,
     perf_way_ideal_chase, perf_way_pipe, perf_way_unix, perf_way_mqueue, perf_way_zmq, perf_way_nng,
     perf_way_futex;
 extern const struct perf_way perf_way_cas, perf_way_stream, perf_way_memcpy, perf_way_coarse,
     perf_way_precise, perf_way_ticks, perf_way_membarrier;
 
 const struct perf_way *const PERF_WAYS[] = {
-    &perf_way_shmq,        &perf_way_shmq_multi, &perf_way_pipe, &perf_way_unix,
-    &perf_way_mqueue,      &perf_way_zmq,        &perf_way_nng,  &perf_way_ideal,
-    &perf_way_ideal_chase, &perf_way_futex,      NULL,
+    &perf_way_shmq,      &perf_way_shmq_multi,  &perf_way_pipe,  &perf_way_unix,
+    &perf_way_mqueue,    &perf_way_zmq,         &perf_way_nng,   &perf_way_ideal,
+    &perf_way_ideal_lag, &perf_way_ideal_chase, &perf_way_futex, NULL,
 };
 
 /* They move no messages of anybody's. */
