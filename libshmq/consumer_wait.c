@@ -284,7 +284,8 @@ static int sleep_once(struct shmq_consumer *c, struct shmq_message *messages, ui
     if (find_stuck(c, now_ns))
         timeout_ns = min_u64(timeout_ns, WAIT_BLOCKED_NS);
     *ret_over = !sleep_on(c, begun, count, timeout_ns) || deadline_passed(deadline_ns);
-    return 0;
+    /* Before the next sleep is prepared, whose barrier takes longer than all else here. */
+    return is_due(c, now_ns) ? 0 : (int)consumer_take(c, messages, max);
 }
 
 /* Until `until_ns`. Positive: messages; 0: not yet. */
