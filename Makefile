@@ -331,7 +331,7 @@ check-musl: ## libshmq and shmq with musl, unit suites, and a self-test against 
 	@+$(MAKE) $(parallel) all
 	@test/ci/self_test.sh $(BUILD)/shmqd $(MUSL)/shmq
 
-bench: ## what shmq is built to reach: floor, shmq, the kernel's ways, ratio, target; some three minutes
+bench: ## what shmq is built to reach: floor, shmq, the kernel's ways, ratio, target; a minute or two
 	@test/ci/deps.sh build
 	@+$(MAKE) $(parallel) all
 	@$(BUILD)/shmq-perf floor && echo && exec $(BUILD)/shmq-perf bench $(BENCH_OPTIONS)
@@ -393,7 +393,8 @@ INSTALLED = \
     $(foreach c,$(if $(filter %/shmq-perf,$(PRODUCTS)),$(wildcard tools/shmq-perf.bash)), \
         644:$(c):$(COMPLETIONDIR)/shmq-perf) \
     $(foreach d,$(wildcard README.md LICENSE CHANGELOG.md docs/*.md daemon/shmqd.conf), \
-        644:$(d):$(DOCDIR)/$(notdir $(d)))
+        644:$(d):$(DOCDIR)/$(notdir $(d))) \
+    $(foreach p,$(wildcard docs/plots/*.svg),644:$(p):$(DOCDIR)/plots/$(notdir $(p)))
 UNITS := $(patsubst %.in,%,$(wildcard daemon/*.service.in daemon/*.socket.in))
 
 # Places are filled in at every install: PREFIX may differ from the last one's.
@@ -421,7 +422,7 @@ install: all $(foreach i,$(INSTALLED),$(filter $(BUILD)/install/%,$(word 2,$(sub
 uninstall: ## takes away what install put there
 	$(Q)for entry in $(INSTALLED); do rm -f "$(DESTDIR)$${entry##*:}"; done
 	$(Q)rm -f "$(DESTDIR)$(LIBDIR)/libshmq.so.$(SOVERSION)" "$(DESTDIR)$(LIBDIR)/libshmq.so"
-	$(Q)rmdir --ignore-fail-on-non-empty "$(DESTDIR)$(DOCDIR)" 2>/dev/null || true
+	$(Q)rmdir --ignore-fail-on-non-empty "$(DESTDIR)$(DOCDIR)/plots" "$(DESTDIR)$(DOCDIR)" 2>/dev/null || true
 	@echo "shmq removed from $(DESTDIR)$(PREFIX)"
 
 clean: ## removes build/

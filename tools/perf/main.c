@@ -105,8 +105,8 @@ static const struct cli_command FLOOR[] = {
 static const struct cli_command BENCH[] = {
     {"bench", NULL, "", 0, 0, "what shmq is built to reach: ratios, targets, met or missed",
      "All that docs/performance.md promises, beside the bare rings and the kernel's ways, in one table, then "
-     "instructions an operation (valgrind counts them, if it is installed), memory and start-up. Some three "
-     "minutes. A distance that did not show up in seven pairs of trials is 'not observed'. Ends with 0 whether "
+     "instructions an operation (valgrind counts them, if it is installed), memory and start-up. A minute or two. "
+     "A distance that did not show up in seven pairs of trials is 'not observed'. Ends with 0 whether "
      "or not all targets were met.\n"
      "\n" HOW_IT_MEASURES,
      "  shmq-perf bench\n"
