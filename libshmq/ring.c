@@ -147,7 +147,7 @@ uint32_t ring_copy(struct ring_reader *r, void *to, size_t room)
 bool ring_copy_valid(const struct ring_reader *r, uint64_t offset)
 {
     /* ORDER overwrite -> validate: the copy before tail; pairs with the release fence in
-     * ring_claim(): who saw a byte of the new lap sees the tail that announced it. */
+     * ring_claim_as(): who saw a byte of the new lap sees the tail that announced it. */
     atomic_thread_fence(memory_order_acquire);
     uint64_t tail = atomic_load_explicit(&r->ring->producers->tail, memory_order_relaxed);
 

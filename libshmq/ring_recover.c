@@ -158,7 +158,7 @@ static bool is_record_start(const struct ring *ring, const struct claims *claims
 
 static void pad_dead_claim(struct ring *ring, uint64_t t, uint64_t e)
 {
-    /* ORDER overwrite -> validate: the dead one's tail, which we have seen, before our bytes, as in ring_claim(). */
+    /* ORDER overwrite -> validate: the dead one's tail, which we have seen, before our bytes, as in ring_claim_as(). */
     atomic_thread_fence(memory_order_release);
     /* A batch stamps records 2…k first. It never was: a seek or a resynchronising reader must not
      * find these. */

@@ -481,8 +481,9 @@ SHMQ_API int shmq_consumer_open(shmq_channel *channel, const char *topic,
 SHMQ_API void shmq_consumer_close(shmq_consumer *consumer);
 
 /** Takes up to `max` messages, in order per partition, fair over partitions. Waits up to
- * timeout_ms for the first one. Bodies, keys and headers are views, valid until the next poll,
- * seek or close of this consumer (policies block and reject: straight into the ring; drop-old: a
+ * timeout_ms for the first one; a poll that had to wait may return with that one alone, the next poll
+ * with what came behind it. Bodies, keys and headers are views, valid until the next poll, seek or close
+ * of this consumer (policies block and reject: straight into the ring; drop-old: a
  * validated copy). With timeout 0 it may still take up to 100 ms, rarely, when it has to ask the
  * supervisor for something: added partitions, another supervisor.
  * @return number of messages; 0 when the timeout passed or a signal handler ran; SHMQ_ENOTOPIC

@@ -42,6 +42,13 @@ static ALWAYS_INLINE bool perf_kernel_wait(struct perf_seat *seat, struct perf_t
     return perf_trial_look(trial);
 }
 
+/* A message that was received is the receiver's own copy: nothing to give back. */
+static ALWAYS_INLINE void perf_kernel_release(struct perf_seat *seat, uint32_t group)
+{
+    (void)seat;
+    (void)group;
+}
+
 /* Which descriptor of lane->fds[] leads to a group, and back from it (round trips only). */
 static inline uint32_t perf_kernel_channels(const struct perf_setup *setup)
 {

@@ -143,15 +143,9 @@ static ALWAYS_INLINE const void *receive(struct perf_seat *seat, struct perf_tri
     }
 }
 
-static ALWAYS_INLINE void release(struct perf_seat *seat, uint32_t group)
-{
-    (void)seat;
-    (void)group;
-}
-
 static void run(struct perf_seat *seat, struct perf_trial *trial)
 {
-    perf_run_role(seat, trial, send_all, NULL, receive, release);
+    perf_run_role(seat, trial, send_all, NULL, receive, perf_kernel_release);
 }
 
 const struct perf_way perf_way_mqueue = {
