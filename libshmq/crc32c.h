@@ -13,8 +13,16 @@
 /* With the processor's instruction where there is one, else as crc32c_portable(). */
 uint32_t crc32c(uint32_t crc, const void *data, size_t length);
 
+/* Of the four bytes of `word` as they stand in memory, then of `data`: crc32c() of both in a row, in one call. */
+uint32_t crc32c_word(uint32_t word, const void *data, size_t length);
+
 /* By tables alone; what every machine can do, and what the instruction is tested against. */
 uint32_t crc32c_portable(uint32_t crc, const void *data, size_t length);
+
+#ifdef SHMQ_FAULTS
+/* As on a machine that has the instruction, but not the wide registers. */
+uint32_t crc32c_by_instruction(uint32_t crc, const void *data, size_t length);
+#endif
 
 /* 1 where crc32c() uses the instruction. */
 int crc32c_is_accelerated(void);
