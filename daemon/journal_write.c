@@ -2,6 +2,7 @@
 /* Writing journal files; see journal_write.h for the rules and their reasons. */
 #include "daemon/journal_write.h"
 
+#include "daemon/io.h"
 #include "libshmq/fault.h"
 #include "libshmq/record.h"
 
@@ -15,48 +16,19 @@
 
 #define TMP_SUFFIX ".tmp"
 
-/* Writes all. Returns 0 or an errno; a device that takes nothing counts as full. */
-static int write_all(int fd, const void *data, size_t length, uint64_t position)
-{
-    const char *bytes = data;
-
-    while (length > 0) {
-        ssize_t written = pwrite(fd, bytes, length, (off_t)position);
-
-        if (written < 0 && errno == EINTR)
-            continue;
-        if (written < 0)
-            return errno;
-        if (written == 0)
-            return ENOSPC;
-        bytes += written;
-        position += (uint64_t)written;
-        length -= (size_t)written;
-    }
-    return 0;
-}
-
 /* The last error of the device shows up here or nowhere. */
 static int sync_data(int fd)
 {
     if (FAULT("journal.sync.failed"))
         return EIO;
-    while (fdatasync(fd) < 0) {
-        if (errno != EINTR)
-            return errno;
-    }
-    return 0;
+    return io_sync(fd);
 }
 
 static int sync_directory(int dir_fd)
 {
     if (FAULT("journal.syncdir.failed"))
         return EIO;
-    while (fsync(dir_fd) < 0) {
-        if (errno != EINTR)
-            return errno;
-    }
-    return 0;
+    return io_sync_dir(dir_fd);
 }
 
 static int report(const struct journal_writer *writer, int error_number, const char *doing,
@@ -77,7 +49,7 @@ static int fill_ahead(struct journal_writer *writer, uint64_t file_bytes)
 
         if (FAULT("journal.fill.nospace"))
             return ENOSPC;
-        error = write_all(writer->fd, ZEROS, sizeof(ZEROS), writer->file_bytes);
+        error = io_write(writer->fd, ZEROS, sizeof(ZEROS), writer->file_bytes);
         if (error)
             return error;
         writer->file_bytes += sizeof(ZEROS);
@@ -85,36 +57,36 @@ static int fill_ahead(struct journal_writer *writer, uint64_t file_bytes)
     return 0;
 }
 
-static int write_header(struct journal_writer *writer, const struct journal_start *start)
+int journal_write_header(int fd, const struct journal_place *place,
+                         const struct journal_start *start, uint64_t salt)
 {
     struct journal_header header;
 
     memset(&header, 0, sizeof(header));
     header.base = start->base;
-    header.salt = writer->salt;
+    header.salt = salt;
     header.previous_end = start->previous_end;
     header.durable = start->durable;
     header.max_timestamp_ns = start->max_timestamp_ns;
     header.messages = start->messages;
-    header.topic = writer->place.topic;
-    header.partition = writer->place.partition;
+    header.topic = place->topic;
+    header.partition = place->partition;
     journal_seal_header(&header);
-    return write_all(writer->fd, &header, sizeof(header), 0);
+    return io_write(fd, &header, sizeof(header), 0);
 }
 
 static int make_file(struct journal_writer *writer, const struct journal_start *start)
 {
-    int error;
+    int error = io_unlink(writer->place.dir_fd, writer->name);
 
-    if (unlinkat(writer->place.dir_fd, writer->name, 0) < 0 && errno != ENOENT)
-        return errno;
+    if (error && error != ENOENT)
+        return error;
     if (FAULT("journal.create.nospace"))
         return ENOSPC;
-    writer->fd = openat(writer->place.dir_fd, writer->name,
-                        O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
-    if (writer->fd < 0)
-        return errno;
-    error = write_header(writer, start);
+    error = io_open(writer->place.dir_fd, writer->name, O_RDWR | O_CREAT | O_EXCL, &writer->fd);
+    if (error)
+        return error;
+    error = journal_write_header(writer->fd, &writer->place, start, writer->salt);
     writer->file_bytes = JOURNAL_HEADER_BYTES;
     FAULT("journal.create.header");
     return error ? error : fill_ahead(writer, JOURNAL_HEADER_BYTES + JOURNAL_FILL_BYTES);
@@ -187,12 +159,12 @@ static int write_record(struct journal_writer *writer, const unsigned char *reco
         return EIO;
 #ifdef SHMQ_FAULTS
     first = bytes / 2;
-    error = write_all(writer->fd, record, first, position);
+    error = io_write(writer->fd, record, first, position);
     if (FAULT("journal.append.torn"))
         return EIO;
 #endif
     if (!error)
-        error = write_all(writer->fd, record + first, bytes - first, position + first);
+        error = io_write(writer->fd, record + first, bytes - first, position + first);
     return error;
 }
 
@@ -254,8 +226,9 @@ int journal_writer_publish(struct journal_writer *writer, struct error_buffer *w
     journal_format_name(writer->base, name);
     if (FAULT("journal.publish.failed"))
         return report(writer, EIO, "publishing", why);
-    if (renameat(writer->place.dir_fd, writer->name, writer->place.dir_fd, name) < 0)
-        return report(writer, errno, "publishing", why);
+    error = io_rename(writer->place.dir_fd, writer->name, name);
+    if (error)
+        return report(writer, error, "publishing", why);
     FAULT("journal.publish.renamed");
     memcpy(writer->name, name, sizeof(name));
     writer->published = true;
@@ -305,7 +278,7 @@ void journal_writer_close(struct journal_writer *writer)
     if (writer->fd >= 0) {
         (void)close(writer->fd);
         if (!writer->published)
-            (void)unlinkat(writer->place.dir_fd, writer->name, 0);
+            (void)io_unlink(writer->place.dir_fd, writer->name);
     }
     writer->fd = -1;
     free(writer->buffer);
@@ -340,13 +313,15 @@ int journal_remove_below(const struct journal_place *place, uint64_t base, struc
     }
     while ((entry = readdir(dir))) {
         uint64_t found;
+        int failed;
 
         if (!is_tmp_name(entry->d_name) &&
             (!journal_parse_name(entry->d_name, &found) || found >= base))
             continue;
         FAULT("journal.remove.one");
-        if (unlinkat(place->dir_fd, entry->d_name, 0) < 0 && errno != ENOENT && error == 0)
-            error = errno;
+        failed = io_unlink(place->dir_fd, entry->d_name);
+        if (failed && failed != ENOENT && error == 0)
+            error = failed;
     }
     (void)closedir(dir);
     if (error == 0)

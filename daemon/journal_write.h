@@ -62,7 +62,12 @@ struct journal_start {
     uint64_t durable;
     uint64_t messages;
     uint64_t max_timestamp_ns;
+    bool unsynced; /* journal_begin(): the disk is promised nothing yet, see there */
 };
+
+/* The header of a file that is being made. Returns 0 or an errno. */
+int journal_write_header(int fd, const struct journal_place *place,
+                         const struct journal_start *start, uint64_t salt);
 
 /* Creates the tmp file; one that an earlier process left is removed first. 0 or a negative error, and
  * then nothing is left. On success, journal_writer_close() in the end. */

@@ -30,9 +30,13 @@ typedef uint32_t crc_function(uint32_t raw, const unsigned char *at, size_t leng
 typedef uint32_t crc_word_function(uint32_t raw, uint32_t word, const unsigned char *at,
                                    size_t length);
 
+typedef uint32_t crc_record_function(uint32_t raw, uint32_t word, const uint64_t head[2],
+                                     const unsigned char *at, size_t length);
+
 struct crc_way {
     crc_function *bytes;
     crc_word_function *word; /* four bytes, then others: the head of a record */
+    crc_record_function *record;
 };
 
 static uint32_t tables[8][256]; /* tables[k][b]: byte b, then k zero bytes */
@@ -78,6 +82,13 @@ static uint32_t raw_portable(uint32_t raw, const unsigned char *at, size_t lengt
 static uint32_t word_portable(uint32_t raw, uint32_t word, const unsigned char *at, size_t length)
 {
     return raw_portable(raw_portable(raw, (const unsigned char *)&word, sizeof(word)), at, length);
+}
+
+static uint32_t record_portable(uint32_t raw, uint32_t word, const uint64_t head[2],
+                                const unsigned char *at, size_t length)
+{
+    raw = word_portable(raw, word, (const unsigned char *)head, 2 * sizeof(head[0]));
+    return raw_portable(raw, at, length);
 }
 
 #if defined(__x86_64__)
@@ -167,6 +178,18 @@ WITH_CRC static uint32_t word_accelerated(uint32_t raw, uint32_t word, const uns
     return raw_inline(_mm_crc32_u32(raw, word), at, length);
 }
 
+WITH_CRC static ALWAYS_INLINE uint32_t head_inline(uint32_t raw, uint32_t word,
+                                                   const uint64_t head[2])
+{
+    return (uint32_t)_mm_crc32_u64(_mm_crc32_u64(_mm_crc32_u32(raw, word), head[0]), head[1]);
+}
+
+WITH_CRC static uint32_t record_accelerated(uint32_t raw, uint32_t word, const uint64_t head[2],
+                                            const unsigned char *at, size_t length)
+{
+    return raw_inline(head_inline(raw, word, head), at, length);
+}
+
 /* Long runs by carry-less multiplication (V. Gopal et al., "Fast CRC Computation for Generic Polynomials Using
  * PCLMULQDQ", Intel 2009, in its reflected form): 256 bytes in four registers are moved over the 256 that follow, and
  * added to them; what is left is moved together into 16 bytes, whose crc the instruction computes. More than twice the speed
@@ -243,6 +266,12 @@ WITH_WIDE static uint32_t word_wide(uint32_t raw, uint32_t word, const unsigned 
     return wide_inline(_mm_crc32_u32(raw, word), at, length);
 }
 
+WITH_WIDE static uint32_t record_wide(uint32_t raw, uint32_t word, const uint64_t head[2],
+                                      const unsigned char *at, size_t length)
+{
+    return wide_inline(head_inline(raw, word, head), at, length);
+}
+
 static int machine_is_wide(void)
 {
     return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
@@ -287,6 +316,13 @@ WITH_CRC static uint32_t word_accelerated(uint32_t raw, uint32_t word, const uns
     return raw_accelerated(CRC_U32(raw, word), at, length);
 }
 
+WITH_CRC static uint32_t record_accelerated(uint32_t raw, uint32_t word, const uint64_t head[2],
+                                            const unsigned char *at, size_t length)
+{
+    raw = CRC_U64(CRC_U64(CRC_U32(raw, word), head[0]), head[1]);
+    return raw_accelerated(raw, at, length);
+}
+
 static int machine_has_crc(void)
 {
     return (getauxval(AT_HWCAP) & HWCAP_CRC32_BIT) != 0;
@@ -294,8 +330,9 @@ static int machine_has_crc(void)
 
 #else
 
-#define raw_accelerated  raw_portable
-#define word_accelerated word_portable
+#define raw_accelerated    raw_portable
+#define word_accelerated   word_portable
+#define record_accelerated record_portable
 
 static int machine_has_crc(void)
 {
@@ -304,10 +341,10 @@ static int machine_has_crc(void)
 
 #endif
 
-static const struct crc_way PORTABLE = {raw_portable, word_portable};
-static const struct crc_way ACCELERATED = {raw_accelerated, word_accelerated};
+static const struct crc_way PORTABLE = {raw_portable, word_portable, record_portable};
+static const struct crc_way ACCELERATED = {raw_accelerated, word_accelerated, record_accelerated};
 #if defined(__x86_64__)
-static const struct crc_way WIDE = {raw_wide, word_wide};
+static const struct crc_way WIDE = {raw_wide, word_wide, record_wide};
 #endif
 
 static _Atomic(const struct crc_way *) chosen;
@@ -343,6 +380,11 @@ uint32_t crc32c(uint32_t crc, const void *data, size_t length)
 uint32_t crc32c_word(uint32_t word, const void *data, size_t length)
 {
     return ~way_here()->word(UINT32_MAX, word, data, length);
+}
+
+uint32_t crc32c_record(uint32_t word, const uint64_t head[2], const void *data, size_t length)
+{
+    return ~way_here()->record(UINT32_MAX, word, head, data, length);
 }
 
 uint32_t crc32c_portable(uint32_t crc, const void *data, size_t length)

@@ -16,6 +16,9 @@ uint32_t crc32c(uint32_t crc, const void *data, size_t length);
 /* Of the four bytes of `word` as they stand in memory, then of `data`: crc32c() of both in a row, in one call. */
 uint32_t crc32c_word(uint32_t word, const void *data, size_t length);
 
+/* Of `word`, then of the two words of `head`, then of `data`: a record whose header is still in registers. */
+uint32_t crc32c_record(uint32_t word, const uint64_t head[2], const void *data, size_t length);
+
 /* By tables alone; what every machine can do, and what the instruction is tested against. */
 uint32_t crc32c_portable(uint32_t crc, const void *data, size_t length);
 

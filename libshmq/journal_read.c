@@ -32,7 +32,7 @@ bool journal_parse_name(const char *name, uint64_t *ret_base)
     return true;
 }
 
-static uint32_t header_crc(const struct journal_header *header)
+uint32_t journal_header_crc(const struct journal_header *header)
 {
     const uint32_t zero = 0;
     const char *bytes = (const char *)header;
@@ -48,7 +48,7 @@ void journal_seal_header(struct journal_header *header)
     header->magic = JOURNAL_MAGIC;
     header->version = LAYOUT_VERSION;
     header->header_bytes = JOURNAL_HEADER_BYTES;
-    header->crc32c = header_crc(header);
+    header->crc32c = journal_header_crc(header);
 }
 
 int journal_check_header(const void *image, size_t bytes, uint64_t base,
@@ -71,7 +71,7 @@ int journal_check_header(const void *image, size_t bytes, uint64_t base,
             "journal version %u, but this shmq reads version %u; use the shmq that wrote "
             "it",
             header.version, LAYOUT_VERSION);
-    if (header.crc32c != header_crc(&header) || header.header_bytes != JOURNAL_HEADER_BYTES)
+    if (header.crc32c != journal_header_crc(&header) || header.header_bytes != JOURNAL_HEADER_BYTES)
         return error_set(why, SHMQ_ECORRUPT,
                          "damaged: the header's checksum is wrong; restore it from a backup");
     if (header.base != base)
@@ -92,12 +92,10 @@ uint32_t journal_record_crc(const void *record, uint64_t state)
     const char *bytes = record;
     const size_t behind = offsetof(struct record, timestamp_ns);
     uint32_t length;
-    uint32_t crc;
 
     memcpy(&length, bytes + offsetof(struct record, length), sizeof(length));
-    crc = crc32c(0, &length, sizeof(length));
-    return crc32c(crc, bytes + behind,
-                  RECORD_HEADER - behind + (state == RECORD_COMMITTED ? length : 0));
+    return crc32c_word(length, bytes + behind,
+                       RECORD_HEADER - behind + (state == RECORD_COMMITTED ? length : 0));
 }
 
 static bool is_zero(const unsigned char *bytes, size_t length)
@@ -109,12 +107,9 @@ static bool is_zero(const unsigned char *bytes, size_t length)
     return true;
 }
 
-/* Looks at one place. JOURNAL_STOP_LIMIT here means that a record holds, and is in *ret_record. */
-static enum journal_stop read_record(const unsigned char *image, size_t bytes,
-                                     const struct journal_header *header, uint64_t offset,
-                                     struct journal_record *ret_record)
+enum journal_stop journal_look_at(const unsigned char *image, size_t bytes, uint64_t position,
+                                  uint64_t salt, uint64_t offset, struct journal_record *ret_record)
 {
-    uint64_t position = JOURNAL_HEADER_BYTES + (offset - header->base);
     struct record copy;
     uint64_t commit;
     uint64_t state;
@@ -122,7 +117,7 @@ static enum journal_stop read_record(const unsigned char *image, size_t bytes,
     if (position > bytes || bytes - position < RECORD_HEADER)
         return JOURNAL_STOP_END;
     memcpy(&commit, image + position, sizeof(commit));
-    state = record_state(commit, header->salt, offset);
+    state = record_state(commit, salt, offset);
     if (state == 0)
         return is_zero(image + position, RECORD_HEADER) ? JOURNAL_STOP_ZERO : JOURNAL_STOP_STAMP;
     memcpy(&copy, image + position, sizeof(copy));
@@ -143,6 +138,14 @@ static enum journal_stop read_record(const unsigned char *image, size_t bytes,
     ret_record->flags = copy.flags;
     ret_record->padding = state == RECORD_PADDING;
     return JOURNAL_STOP_LIMIT;
+}
+
+static enum journal_stop read_record(const unsigned char *image, size_t bytes,
+                                     const struct journal_header *header, uint64_t offset,
+                                     struct journal_record *ret_record)
+{
+    return journal_look_at(image, bytes, JOURNAL_HEADER_BYTES + (offset - header->base),
+                           header->salt, offset, ret_record);
 }
 
 static bool is_place(const struct journal_header *header, size_t bytes, uint64_t offset)

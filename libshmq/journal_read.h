@@ -80,9 +80,19 @@ int journal_check_header(const void *image, size_t bytes, uint64_t base,
 /* Fills in magic, version, size and crc; the other fields are the caller's. */
 void journal_seal_header(struct journal_header *header);
 
+/* What its crc32c should be. */
+uint32_t journal_header_crc(const struct journal_header *header);
+
 /* Of a record in one piece (header, then `length` bytes); `state` is RECORD_COMMITTED or
  * RECORD_PADDING. Covers `length` and everything behind `crc32c`; of padding, the header alone. */
 uint32_t journal_record_crc(const void *record, uint64_t state);
+
+/* Looks at one place: at `position` in an image of a file, or of a part of one, where the record `offset` would
+ * stand under this salt. JOURNAL_STOP_LIMIT here means that a record holds, and is in *ret_record; END and LENGTH
+ * say that it does not fit into the image. */
+enum journal_stop journal_look_at(const unsigned char *image, size_t bytes, uint64_t position,
+                                  uint64_t salt, uint64_t offset,
+                                  struct journal_record *ret_record);
 
 /* Calls `callback` (NULL: nobody) for each record of the chain that starts at `from`, up to `limit`
  * (UINT64_MAX: as far as it goes). `image` is the whole file; `header` came from

@@ -100,6 +100,12 @@ TEST(every_length_and_alignment_agrees_with_the_definition)
 
             memcpy(&word, at, sizeof(word));
             REQUIRE(crc32c_word(word, at + 4, length - 4) == expected);
+            if (length >= 20) {
+                uint64_t head[2];
+
+                memcpy(head, at + 4, sizeof(head));
+                REQUIRE(crc32c_record(word, head, at + 20, length - 20) == expected);
+            }
         }
     }
     CHECK_EQ(crc32c(0, data, DATA_BYTES), crc_by_definition(data, DATA_BYTES));

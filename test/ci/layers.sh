@@ -15,8 +15,8 @@ bytes      libshmq/layout
 memory     libshmq/topic_options libshmq/paths libshmq/record libshmq/ring libshmq/cursor libshmq/delivery libshmq/wait libshmq/liveness libshmq/member libshmq/segment libshmq/stats libshmq/journal libshmq/bus
 protocol   libshmq/protocol
 client     libshmq/shmq libshmq/control libshmq/connection libshmq/channel libshmq/attach libshmq/assignment libshmq/producer libshmq/consumer libshmq/admin libshmq/handles libshmq/headers
-ground     daemon/notify daemon/log daemon/config daemon/loop daemon/timer daemon/guard
-resource   daemon/journal daemon/store daemon/match daemon/assign daemon/permission daemon/bus daemon/registry daemon/listener
+ground     daemon/io daemon/notify daemon/log daemon/config daemon/loop daemon/timer daemon/guard
+resource   daemon/journal daemon/flush daemon/store daemon/match daemon/assign daemon/permission daemon/bus daemon/registry daemon/listener
 control    daemon/realm daemon/client daemon/topic daemon/exchange daemon/group daemon/partition daemon/member daemon/cleanup daemon/sweep daemon/metadata daemon/command daemon/peer daemon/supervisor
 program    daemon/shmqd daemon/main
 tools      tools/*
