@@ -10,7 +10,8 @@
 # usual. SAN=address,undefined (or thread) builds with sanitizers. TESTS="test_ring test_w%" selects suites,
 # SKIP_TESTS leaves some out, JOBS=1 runs them one by one, PROGRAMS= leaves out the programs that some
 # suites start. DAEMON=no leaves out daemon/, TOOLS=no tools/, CUNIT=no the CUnit library. ZMQ=yes and
-# NNG=yes let shmq-perf measure ZeroMQ and nng beside shmq; BENCH_OPTIONS are given to shmq-perf bench.
+# NNG=yes let shmq-perf measure ZeroMQ and nng beside shmq; BENCH_OPTIONS are given to shmq-perf bench,
+# DURABLE_OPTIONS to shmq-perf durable (--history 10G; without a disk of that size, say DURABLE_OPTIONS=).
 
 VERSION   := 0.1.0
 SOVERSION := 0
@@ -53,7 +54,7 @@ WARN    := -Wall -Wextra -Wshadow -Wconversion -Wsign-conversion -Wstrict-protot
 CFLAGS  ?= -O2 -g
 PEERS   := $(if $(filter yes,$(ZMQ)),-DPERF_ZMQ) $(if $(filter yes,$(NNG)),-DPERF_NNG)
 # Two stores are cheaper than the way through a vector register that the compiler takes to join them.
-HOT     := -fno-tree-slp-vectorize
+HOT     := -fno-tree-slp-vectorize -ffunction-sections
 BASE     = -std=c17 -D_GNU_SOURCE -I. -iquote libshmq -DSHMQ_VERSION_TEXT='"$(VERSION)"' $(WARN) \
            $(PEERS) $(HOT) -fPIC -fvisibility=hidden -pthread $(CPPFLAGS) $(CFLAGS)
 
@@ -125,6 +126,12 @@ $(BUILD)/obj/%.o: %.c $(BUILD)/flags
 	$(call say,CC,$@)
 	$(Q)$(CC) $(RELEASE_FLAGS) -MMD -MP -c -o $@ $<
 
+# What is called when something is opened, asked or told, and never on the way of a message, is built for size.
+AT_LEISURE := $(foreach c,admin admin_group attach channel connection consumer_open consumer_seek consumer_offsets \
+                control control_connect error handles headers hash journal_retention liveness paths paths_make \
+                producer_open protocol segment topic_options units wait_crew wait_notifier,libshmq/$(c).c)
+$(call obj,$(AT_LEISURE)): CFLAGS += -Os
+
 $(BUILD)/tobj/%.o: %.c $(BUILD)/flags
 	@mkdir -p $(@D)
 	$(call say,CC,$@)
@@ -141,6 +148,9 @@ $(BUILD)/libshmq.so.$(SOVERSION): $(call obj,$(LIB_SRC)) libshmq/libshmq.map
 
 $(BUILD)/libshmq.so: $(BUILD)/libshmq.so.$(SOVERSION)
 	$(Q)ln -sfn $(<F) $@
+
+# What only shmqd uses of the internals is left out of the shared library.
+$(BUILD)/libshmq.so.$(SOVERSION): LDFLAGS += -Wl,--gc-sections
 
 # A static library is one object whose hidden symbols are local: libshmq and libshmqd have internals in
 # common, and one program may link both.
@@ -304,8 +314,8 @@ check-ubsan: ## check-unit under UndefinedBehaviorSanitizer
 	@+$(MAKE) $(parallel) BUILD=$(BUILD)/ubsan SAN=undefined check-unit
 
 # What real threads share; the other suites use processes, which TSan does not see.
-TSAN_TESTS ?= test_crc32c test_ring% test_wait% test_thread% test_tsan%
-check-tsan: ## ring and wait with real threads under ThreadSanitizer
+TSAN_TESTS ?= test_crc32c test_ring% test_wait% test_flush% test_thread% test_tsan%
+check-tsan: ## ring, wait and flusher with real threads under ThreadSanitizer
 	@test/ci/deps.sh check
 	@+$(MAKE) $(parallel) BUILD=$(BUILD)/tsan SAN=thread TESTS='$(TSAN_TESTS)' check-unit
 
@@ -331,10 +341,12 @@ check-musl: ## libshmq and shmq with musl, unit suites, and a self-test against 
 	@+$(MAKE) $(parallel) all
 	@test/ci/self_test.sh $(BUILD)/shmqd $(MUSL)/shmq
 
-bench: ## what shmq is built to reach: floor, shmq, the kernel's ways, ratio, target; a minute or two
+DURABLE_OPTIONS ?= --history 10G
+bench: ## what shmq is built to reach: floor, shmq, the kernel's ways, the disk, ratio, target; some minutes
 	@test/ci/deps.sh build
 	@+$(MAKE) $(parallel) all
-	@$(BUILD)/shmq-perf floor && echo && exec $(BUILD)/shmq-perf bench $(BENCH_OPTIONS)
+	@$(BUILD)/shmq-perf floor && echo && $(BUILD)/shmq-perf bench $(BENCH_OPTIONS) && echo && \
+	    exec $(BUILD)/shmq-perf durable $(DURABLE_OPTIONS)
 
 STRESS_SECONDS ?= 60
 stress: ## seeded races and deaths between several processes, STRESS_SECONDS each

@@ -25,6 +25,7 @@ static command_fn *const HANDLERS[] = {
     [PROTOCOL_PARTITION_OPEN] = command_partition_open,
     [PROTOCOL_SLOT_CLOSE] = command_slot_close,
     [PROTOCOL_RESOLVE] = command_resolve,
+    [PROTOCOL_JOURNAL_OPEN] = command_journal_open,
     [PROTOCOL_GROUP_JOIN] = command_group_join,
     [PROTOCOL_GROUP_LEAVE] = command_group_leave,
     [PROTOCOL_GROUP_SEGMENT] = command_group_segment,

@@ -18,6 +18,7 @@
 
 struct peer;
 struct topic;
+struct partition;
 
 struct command {
     struct realm *realm;
@@ -51,7 +52,7 @@ int permission_check(const struct realm *realm, const struct peer *peer, enum pe
 /* Body of `bytes` for the reply, zeroed. */
 void *command_begin(struct command *command, size_t bytes);
 
-/* Handlers: command_session.c, command_topic.c, command_group.c, command_list.c */
+/* Handlers: command_session.c, command_topic.c, command_group.c, command_list.c, command_journal.c */
 command_fn command_hello, command_goodbye, command_status;
 command_fn command_topic_create, command_topic_describe, command_topic_alter, command_topic_delete,
     command_topic_purge;
@@ -59,11 +60,19 @@ command_fn command_partition_open, command_slot_close, command_resolve;
 command_fn command_group_join, command_group_leave, command_group_segment, command_group_delete;
 command_fn command_topic_list, command_partition_list, command_group_list, command_group_describe,
     command_client_list;
+command_fn command_journal_open;
+
+/* What a status says of all journals. */
+void command_fill_journals(const struct realm *realm, struct protocol_status_reply *reply);
 
 /* The topic that a request names; SHMQ_EINVAL, SHMQ_ENOTOPIC. */
 int command_find_topic(const struct command *command, const char *vhost, const char *name,
                        struct topic **ret_topic, struct error_buffer *why);
 int command_find_topic_id(const struct command *command, uint64_t id, struct topic **ret_topic,
                           struct error_buffer *why);
+
+/* One of its partitions; SHMQ_ENOTOPIC, SHMQ_EINVAL, SHMQ_ECORRUPT (quarantined). */
+int command_find_partition(const struct command *command, uint64_t topic_id, uint32_t index,
+                           struct partition **ret_partition, struct error_buffer *why);
 
 #endif

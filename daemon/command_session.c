@@ -171,5 +171,6 @@ int command_status(struct command *command, struct error_buffer *why UNUSED)
     reply->quarantined = realm->quarantined;
     reply->max_clients = (uint32_t)min_u64(realm->config.clients, realm->bus.client_count);
     reply->ephemeral = realm->config.ephemeral;
+    command_fill_journals(realm, reply);
     return 0;
 }

@@ -32,6 +32,19 @@ static void fill_defaults(const struct realm *realm, struct topic_options *optio
         options->linger_ns = realm->config.group_linger_ns;
 }
 
+static int check_disk(const struct realm *realm, const struct topic_options *options,
+                      struct error_buffer *why)
+{
+    if (options->durability == DURABLE_NONE || !realm->config.ephemeral)
+        return 0;
+    return error_set(
+        why, SHMQ_ENOTSUP,
+        "topic %s: bus %s is ephemeral and keeps nothing on disk, so no topic in it can be durable; "
+        "start its shmqd without --ephemeral (embedded: with `persistent`), or create the topic with "
+        "--durable none",
+        options->name, realm->paths.bus);
+}
+
 int command_topic_create(struct command *command, struct error_buffer *why)
 {
     const struct protocol_topic_put *request = command->request;
@@ -51,6 +64,9 @@ int command_topic_create(struct command *command, struct error_buffer *why)
     if (topic)
         return error_set(why, SHMQ_EEXIST,
                          "topic %s: exists already; use it, or choose another name", options.name);
+    rc = check_disk(command->realm, &options, why);
+    if (rc < 0)
+        return rc;
     rc = topic_create(command->realm, &options, command->peer->uid, &topic, why);
     return rc < 0 ? rc : reply_info(command, topic);
 }
@@ -81,9 +97,10 @@ int command_topic_alter(struct command *command, struct error_buffer *why)
     struct topic *topic;
     int rc = find_to_change(command, options->vhost, options->name, &topic, why);
 
-    if (rc == 0 && (request->mask & ~(ALTER_PARTITIONS | ALTER_LINGER | ALTER_MAX_MESSAGE)))
+    if (rc == 0 && (request->mask & ~ALTER_ALL))
         rc = error_set(why, SHMQ_EINVAL,
-                       "topic %s: only partitions, group linger and max message can be changed",
+                       "topic %s: only partitions, group linger, max message, sync interval and "
+                       "retention can be changed",
                        options->name);
     if (rc == 0)
         rc = topic_alter(topic, options, request->mask, why);
@@ -118,8 +135,8 @@ int command_topic_purge(struct command *command, struct error_buffer *why)
 
 /* ---- partitions ------------------------------------------------------------------------------ */
 
-static int find_partition(struct command *command, uint64_t topic_id, uint32_t index,
-                          struct partition **ret_partition, struct error_buffer *why)
+int command_find_partition(const struct command *command, uint64_t topic_id, uint32_t index,
+                           struct partition **ret_partition, struct error_buffer *why)
 {
     struct topic *topic;
     int rc = command_find_topic_id(command, topic_id, &topic, why);
@@ -162,7 +179,7 @@ int command_partition_open(struct command *command, struct error_buffer *why)
     struct partition *partition;
     uint64_t tail;
     uint32_t slot = 0;
-    int rc = find_partition(command, request->topic, request->partition, &partition, why);
+    int rc = command_find_partition(command, request->topic, request->partition, &partition, why);
 
     if (rc == 0)
         rc = permission_check(command->realm, command->peer,
@@ -194,7 +211,7 @@ int command_slot_close(struct command *command, struct error_buffer *why)
     struct client *client = command->peer->client;
     struct partition *partition;
     uint32_t cleared;
-    int rc = find_partition(command, request->topic, request->partition, &partition, why);
+    int rc = command_find_partition(command, request->topic, request->partition, &partition, why);
 
     if (rc < 0)
         return rc;
@@ -219,7 +236,7 @@ int command_resolve(struct command *command, struct error_buffer *why)
     struct protocol_resolve_reply *reply;
     struct partition *partition;
     enum resolve_result result;
-    int rc = find_partition(command, request->topic, request->partition, &partition, why);
+    int rc = command_find_partition(command, request->topic, request->partition, &partition, why);
 
     if (rc == 0)
         rc = partition_resolve(partition, request->offset, &result, why);

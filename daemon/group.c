@@ -4,6 +4,7 @@
 
 #include "daemon/client.h"
 #include "daemon/log.h"
+#include "daemon/metadata.h"
 #include "daemon/realm.h"
 #include "libshmq/clock.h"
 #include "libshmq/fault.h"
@@ -31,18 +32,36 @@ struct group *group_find_id(const struct topic *topic, uint64_t id)
 
 /* ---- memory ---------------------------------------------------------------------------------- */
 
+int group_resize(struct group *group, uint32_t count)
+{
+    struct segment *segments = realloc(group->segments, count * sizeof(segments[0]));
+    uint64_t *saved = segments ? realloc(group->saved, count * sizeof(saved[0])) : NULL;
+
+    if (segments)
+        group->segments = segments;
+    if (!saved)
+        return SHMQ_ENOMEM;
+    group->saved = saved;
+    for (uint32_t i = group->segment_count; i < count; i++) {
+        segments[i] = (struct segment){NULL, 0};
+        saved[i] = CURSOR_UNSAVED;
+    }
+    return 0;
+}
+
 /* At gate `gate`, which is free, for as many partitions as the topic has now. */
 static struct group *group_new(struct topic *topic, const char *name, uint64_t id, uint32_t kind,
                                uint32_t gate)
 {
     struct group *group = calloc(1, sizeof(*group));
 
-    if (group)
-        group->segments = calloc(topic->partition_count, sizeof(group->segments[0]));
-    if (!group || !group->segments) {
+    if (group && group_resize(group, topic->partition_count) < 0) {
+        free(group->segments);
         free(group);
-        return NULL;
+        group = NULL;
     }
+    if (!group)
+        return NULL;
     group->topic = topic;
     group->id = id;
     group->kind = kind;
@@ -71,6 +90,7 @@ void group_free(struct group *group)
     topic->group_count--;
     topic->realm->group_count--;
     free(group->segments);
+    free(group->saved);
     free(group);
 }
 
@@ -250,6 +270,7 @@ int group_create(struct topic *topic, const struct group_join *join, struct grou
 {
     struct group *group;
     uint64_t id = 0;
+    uint32_t saved;
     int rc = check_limits(topic, join, why);
 
     if (rc == 0)
@@ -273,10 +294,14 @@ int group_create(struct topic *topic, const struct group_join *join, struct grou
     }
     group->state = GATE_OPEN;
     rc = open_gates(group, join, why);
+    /* A group that wanted the latest must not get all there is after a crash of the host. */
+    if (rc == 0 && topic_is_durable(topic))
+        rc = metadata_save_cursors(topic->realm, group, &saved, why);
     if (rc < 0) {
         (void)group_delete(group, NULL);
         return rc;
     }
+    FAULT("group.create.placed");
     log_info("group %s of topic %s: created", group->name, topic->options.name);
     clients_wake_active(topic->realm); /* producers map its cursor now, while they can ask for it */
     *ret_group = group;

@@ -9,6 +9,10 @@
  * assign. A start that finds the two apart finishes it. Taking an assignment does not take memory:
  * the hold of a member counts until it is dead or has left.
  *
+ * Durable topics: a cursor below what the ring still has does not gate, and its group reads the journal until it has
+ * caught up. Where cursors stood is written down now and then (metadata.c), and a group whose memory is gone
+ * goes on there.
+ *
  * What stands in G is its members' (I7): the truth about members is here, in `members`; G is only
  * read back at a start, and checked. Exclusion: the control thread alone. Blocks on the making of
  * segments and on the metadata.
@@ -19,6 +23,8 @@
 #include "daemon/loop.h"
 #include "daemon/store.h"
 #include "daemon/topic.h"
+
+#define CURSOR_UNSAVED UINT64_MAX
 
 struct member {
     uint64_t client; /* CLIENT_NONE: the index is free */
@@ -37,6 +43,7 @@ struct group {
     uint64_t joins;
     struct loop_timer linger; /* runs while there are no members */
     struct segment *segments; /* G of each partition */
+    uint64_t *saved; /* of each: where the metadata says that its cursor stands; CURSOR_UNSAVED */
     uint32_t segment_count;
     struct member members[MEMBERS_MAX];
 };
@@ -69,6 +76,9 @@ void group_forget_members(struct group *group);
 void group_free(struct group *group);
 void group_unlink(struct group *group);
 
+/* Room in `segments` and `saved` for so many partitions. 0 or SHMQ_ENOMEM; segment_count stays. */
+int group_resize(struct group *group, uint32_t count);
+
 void group_to_store(const struct group *group, struct store_group *ret_stored);
 int group_load(struct topic *topic, const struct store_group *stored, struct error_buffer *why);
 
@@ -85,6 +95,7 @@ void group_set_gate_state(struct group *group, struct partition *partition, uint
 /* Where a cursor is placed. */
 struct group_place {
     uint32_t from; /* enum group_from; FROM_COMMITTED: where it stands */
+    bool exact;    /* a record begins at `offset`, which is kept even if the record is not */
     uint64_t offset;
     uint64_t ret_lost; /* bytes that were overwritten between the place wanted and the one it got */
 };
@@ -101,13 +112,19 @@ enum group_found {
     GROUP_FOUND_OPEN = 0,
     GROUP_FOUND_IDLE = 1,   /* it had lingered out here */
     GROUP_FOUND_UNBORN = 2, /* it never came to life here: nobody was told */
-    GROUP_FOUND_LOST = 3,   /* partition or G are new: it begins at the oldest message */
+    GROUP_FOUND_LOST = 3,   /* partition or G are new: it begins at the oldest message, or where the
+                               metadata says that it stood */
 };
 int group_reattach(struct group *group, struct partition *partition, bool fresh,
                    struct error_buffer *why);
 
+/* ---- group_describe.c ------------------------------------------------------------------------- */
+
 int group_describe_partition(struct group *group, struct partition *partition,
                              struct protocol_group_partition *ret_info);
+
+/* Where the cursor stands, to be written down. False: nothing that could be (quarantined, or outside the log). */
+bool group_read_cursor(struct group *group, struct partition *partition, uint64_t *ret_offset);
 
 /* ---- group_member.c -------------------------------------------------------------------------- */
 

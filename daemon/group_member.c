@@ -4,6 +4,7 @@
 
 #include "daemon/client.h"
 #include "daemon/log.h"
+#include "daemon/metadata.h"
 #include "daemon/realm.h"
 #include "libshmq/cursor.h"
 #include "libshmq/fault.h"
@@ -196,6 +197,8 @@ int group_add_member(struct group *group, const struct group_join *join, uint32_
         client->memberships++;
     group_set_linger(group);
     group_assign(group);
+    if (topic_is_durable(group->topic))
+        metadata_watch_cursors(group->topic->realm, false);
     FAULT("group.joined");
     return 0;
 }
@@ -228,6 +231,8 @@ void group_remove_member(struct group *group, uint32_t member)
         client->memberships--;
     group_assign(group);
     group_set_linger(group);
+    if (topic_is_durable(group->topic))
+        metadata_watch_cursors(group->topic->realm, true);
     FAULT("group.left");
     for (uint32_t i = 0; i < group->segment_count; i++) {
         if (!group->topic->partitions[i].quarantined) /* its hold was somebody's wait for room */
@@ -308,6 +313,8 @@ void group_restore_members(struct group *group, const bool *lost)
         forget_unknown(group, work);
     free(work);
     restore_order(group, owner);
+    if (topic_is_durable(group->topic) && group->member_count > 0)
+        metadata_watch_cursors(group->topic->realm, false);
     for (uint32_t i = 0; i < group->segment_count; i++) {
         if (lost[i])
             group_enter_members(group, i);

@@ -19,6 +19,8 @@ struct group_work {
     struct gate *gate;            /* in S */
     struct group_segment *shared; /* G */
     struct group_place *place;
+    uint64_t journal_first; /* UINT64_MAX: nothing is in a journal */
+    uint64_t history_end;
     uint64_t tail;
     uint32_t member;
     uint32_t state;
@@ -157,11 +159,22 @@ void group_set_gate_state(struct group *group, struct partition *partition, uint
 
 /* ---- the cursor ------------------------------------------------------------------------------ */
 
+/* Where a group that asks for `offset` can start. The memory that was lost once left a gap in the log; nothing
+ * is in there. */
+static uint64_t place_offset(const struct group_work *work, uint64_t offset, uint64_t tail)
+{
+    const struct partition *partition = work->partition;
+
+    if (work->journal_first != UINT64_MAX && offset > work->history_end && offset < partition->base)
+        offset = partition->base;
+    return align_up_u64(min_u64(offset, tail), RECORD_UNIT);
+}
+
 /* Where the group is to start; *ret_exact: a record begins there, else only bytes do. */
 static uint64_t find_start(const struct group_work *work, bool *ret_exact)
 {
     const struct ring *ring = &work->view->ring;
-    uint64_t oldest = ring_oldest(ring);
+    uint64_t oldest = min_u64(ring_oldest(ring), work->journal_first);
     uint64_t first = atomic_load_explicit(&ring->state->first, memory_order_relaxed);
     uint64_t word = atomic_load_explicit(&work->shared->cursor, memory_order_acquire);
     uint64_t tail = ring_tail(ring);
@@ -170,14 +183,32 @@ static uint64_t find_start(const struct group_work *work, bool *ret_exact)
     *ret_exact = true;
     if (work->place->from == FROM_LATEST) /* what is claimed by now is committed after us */
         return min_u64(tail, ring_lowest_unstamped(ring, first, tail));
-    if (work->place->from == FROM_COMMITTED)
+    /* Of generation 0 it was never placed: a group that was not finished. */
+    if (work->place->from == FROM_COMMITTED && cursor_generation(word) != 0)
         return cursor_offset(word, tail);
     if (work->place->from == FROM_OFFSET)
-        from = align_up_u64(min_u64(max_u64(work->place->offset, oldest), tail), RECORD_UNIT);
+        from = place_offset(work, work->place->offset, tail);
+    if (!work->place->exact)
+        from = max_u64(from, oldest);
     if (from <= first) /* a boundary by nature */
         return first;
-    *ret_exact = from == tail;
+    *ret_exact = work->place->exact || from == tail || from == work->journal_first ||
+                 from == work->partition->base;
     return from;
+}
+
+/* Below what the ring still has: there the group reads the journal, and holds nobody back. `kept`: what producers
+ * have not announced to overwrite begins here. False where the journal begins later than that. */
+static bool place_in_history(const struct group_work *work, uint64_t kept, uint64_t *wanted)
+{
+    const struct group_place *place = work->place;
+
+    if (*wanted >= kept || work->journal_first >= kept)
+        return false;
+    /* A group that stood there is to be told its loss; others want what there is. */
+    if (place->from != FROM_COMMITTED && !place->exact)
+        *wanted = max_u64(*wanted, work->journal_first);
+    return true;
 }
 
 static int attach(void *context)
@@ -185,18 +216,25 @@ static int attach(void *context)
     struct group_work *work = context;
     const struct ring *ring = &work->view->ring;
     uint64_t word = atomic_load_explicit(&work->shared->cursor, memory_order_acquire);
+    uint32_t generation = cursor_generation(word);
     bool exact;
     uint64_t wanted = find_start(work, &exact);
+    bool history = place_in_history(work, ring_oldest(ring), &wanted);
     int rc = 0;
     uint64_t got =
-        cursor_attach(ring, work->shared, cursor_generation(word), wanted, ring->gated, &rc);
+        cursor_attach(ring, work->shared, generation, wanted, ring->gated && !history, &rc);
 
+    if (rc == 0 && place_in_history(work, got, &wanted)) {
+        /* Its producers have just announced that they overwrite it: what they may is safe on disk. */
+        history = true;
+        got = cursor_attach(ring, work->shared, generation, wanted, false, &rc);
+    }
     if (rc < 0)
         return rc;
-    if (got > wanted || !exact) {
+    if (!history && (got > wanted || !exact)) {
         /* Somewhere inside a record. A gating cursor holds producers back by now: what is found
          * stays. */
-        word = cursor_make(cursor_generation(word), ring->gated, got);
+        word = cursor_make(generation, ring->gated, got);
         got = ring_resynchronise(ring, got);
         rc = cursor_commit(work->shared, &word, got);
     }
@@ -218,6 +256,8 @@ int group_attach_cursor(struct group *group, struct partition *partition, struct
         return rc;
     work.view = &view;
     work.place = place;
+    work.journal_first = partition_journal_first(partition);
+    work.history_end = partition_history_end(partition);
     place->ret_lost = 0;
     rc = partition_view_run(&view, attach, &work);
     partition_view_close(&view);
@@ -297,11 +337,15 @@ static int check_alive(void *context)
     return 0;
 }
 
+/* Where the metadata says that it stood; what was read meanwhile comes again. */
 static int begin_anew(struct group *group, struct partition *partition, struct error_buffer *why)
 {
+    uint64_t saved = group->saved[partition->index];
     struct group_place place = {.from = FROM_EARLIEST};
     int rc = group_make_segment(group, partition, why);
 
+    if (topic_is_durable(group->topic) && saved != CURSOR_UNSAVED)
+        place = (struct group_place){.from = FROM_OFFSET, .exact = true, .offset = saved};
     if (rc == 0)
         rc = group_enter_gate(group, partition);
     if (rc == 0)
@@ -353,8 +397,10 @@ int group_reattach(struct group *group, struct partition *partition, bool fresh,
         return error_prefix(why, rc, "%s, group %s", partition_label(partition, label),
                             group->name);
     if (rc < 0) {
-        log_warning("%s: the progress of group %s is lost (%s); it begins at the oldest message",
-                    partition_label(partition, label), group->name, why->text);
+        log_warning("%s: the memory of group %s is lost (%s); it begins %s",
+                    partition_label(partition, label), group->name, why->text,
+                    topic_is_durable(group->topic) ? "where it stood a moment ago, on disk"
+                                                   : "at the oldest message");
         fresh = true;
     }
     if (fresh) {
@@ -367,68 +413,4 @@ int group_reattach(struct group *group, struct partition *partition, bool fresh,
     if ((work.state != GATE_OPEN && work.state != GATE_IDLE) || !work.fenced)
         return GROUP_FOUND_UNBORN;
     return work.state == GATE_IDLE ? GROUP_FOUND_IDLE : GROUP_FOUND_OPEN;
-}
-
-/* ---- describing ------------------------------------------------------------------------------ */
-
-struct describe_work {
-    struct group_work base;
-    uint64_t word;
-    uint64_t assign;
-    struct protocol_group_partition *info;
-};
-
-static int describe(void *context)
-{
-    struct describe_work *work = context;
-    const struct group_segment *shared = work->base.shared;
-    uint32_t member;
-
-    /* The cursor before tail, which partition_read_tail() reads next: it cannot pass it then. */
-    work->word = atomic_load_explicit(&shared->cursor, memory_order_acquire);
-    work->assign = atomic_load_explicit(&work->base.gate->assign, memory_order_acquire);
-    member = assign_member(work->assign);
-    if (member < MEMBERS_MAX) {
-        work->info->records =
-            atomic_load_explicit(&shared->members[member].records, memory_order_relaxed);
-        work->info->lost_bytes =
-            atomic_load_explicit(&shared->members[member].lost_bytes, memory_order_relaxed);
-    }
-    return 0;
-}
-
-int group_describe_partition(struct group *group, struct partition *partition,
-                             struct protocol_group_partition *ret_info)
-{
-    struct protocol_group_partition info = {.partition = partition->index};
-    struct describe_work work = {.base = work_of(group, partition), .info = &info};
-    const struct client *client;
-    uint64_t tail = 0;
-    uint32_t member;
-    int rc = run(&work.base, describe);
-
-    /* `work` begins with its base: the guarded function gets the whole. */
-    if (rc == 0)
-        rc = partition_read_tail(partition, &tail);
-    if (rc < 0)
-        return rc;
-    info.cursor = cursor_offset(work.word, tail);
-    if (info.cursor > tail || info.cursor < partition->base) {
-        partition_quarantine(partition, "the cursor of group %s stands outside the log",
-                             group->name);
-        return SHMQ_ECORRUPT;
-    }
-    info.generation = cursor_generation(work.word);
-    info.lag_bytes = tail - info.cursor;
-    member = assign_member(work.assign);
-    if (member < MEMBERS_MAX) {
-        info.owner = group->members[member].client;
-        client = client_find(group->topic->realm, info.owner);
-        if (client) {
-            info.owner_pid = client->facts.pid;
-            memcpy(info.owner_command, client->facts.command, sizeof(info.owner_command));
-        }
-    }
-    *ret_info = info;
-    return 0;
 }

@@ -65,6 +65,25 @@ static int replay_mark(void *context, const struct store_mark *mark)
     return 0;
 }
 
+/* Of what is gone by now: nothing. */
+static int replay_cursor(void *context, const struct store_cursor *cursor)
+{
+    struct replay *replay = context;
+    struct topic *topic = topic_find_id(replay->realm, cursor->topic);
+    struct group *group;
+
+    if (!topic || cursor->partition >= topic->partition_count)
+        return 0;
+    if (cursor->group == 0) {
+        topic->partitions[cursor->partition].saved_first = cursor->offset;
+        return 0;
+    }
+    group = group_find_id(topic, cursor->group);
+    if (group)
+        group->saved[cursor->partition] = cursor->offset;
+    return 0;
+}
+
 static int replay_counter(void *context, uint64_t next_id)
 {
     struct replay *replay = context;
@@ -79,6 +98,32 @@ static void warn(void *context UNUSED, const char *text)
 }
 
 /* ---- snapshot -------------------------------------------------------------------------------- */
+
+static int put_cursor(struct store *store, const struct topic *topic, uint64_t group,
+                      uint32_t partition, uint64_t offset, struct error_buffer *why)
+{
+    struct store_cursor cursor = {
+        .topic = topic->id, .group = group, .partition = partition, .offset = offset};
+
+    return store_put_cursors(store, &cursor, 1, why);
+}
+
+static int put_cursors(struct store *store, const struct topic *topic, struct error_buffer *why)
+{
+    int rc = 0;
+
+    for (uint32_t i = 0; rc == 0 && i < topic->partition_count; i++) {
+        if (topic->partitions[i].saved_first > 0)
+            rc = put_cursor(store, topic, 0, i, topic->partitions[i].saved_first, why);
+        for (uint32_t gate = 0; rc == 0 && gate < GATES_MAX; gate++) {
+            const struct group *group = topic->groups[gate];
+
+            if (group && group->saved[i] != CURSOR_UNSAVED)
+                rc = put_cursor(store, topic, group->id, i, group->saved[i], why);
+        }
+    }
+    return rc;
+}
 
 static int put_topic(struct store *store, struct topic *topic, struct error_buffer *why)
 {
@@ -105,6 +150,8 @@ static int put_topic(struct store *store, struct topic *topic, struct error_buff
         topic->partitions[i].mark = mark.offset;
         rc = store_put_mark(store, &mark, why);
     }
+    if (rc == 0)
+        rc = put_cursors(store, topic, why);
     FAULT("snapshot.topic");
     return rc;
 }
@@ -134,6 +181,7 @@ int metadata_open(struct realm *realm, struct error_buffer *why)
         .put_group = replay_group,
         .delete_group = replay_delete_group,
         .put_mark = replay_mark,
+        .put_cursor = replay_cursor,
         .put_counter = replay_counter,
         .warn = warn,
         .snapshot = snapshot,
@@ -222,8 +270,11 @@ void metadata_watch_marks(struct realm *realm)
 void metadata_save_marks(struct realm *realm)
 {
     struct error_buffer why;
+    uint32_t saved;
 
     (void)read_tails(realm);
+    (void)metadata_save_cursors(realm, NULL, &saved,
+                                &why); /* else the snapshot has the last ones */
     if (metadata_snapshot(realm, &why) < 0)
         log_warning("metadata: no snapshot: %s", why.text);
 }

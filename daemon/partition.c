@@ -2,6 +2,7 @@
 /* partition.c: making, opening, closing and checking a partition; see partition.h. */
 #include "daemon/partition.h"
 
+#include "daemon/flush.h"
 #include "daemon/log.h"
 #include "daemon/realm.h"
 #include "daemon/topic.h"
@@ -61,8 +62,14 @@ static void fill_state(struct partition *partition)
     state->wait_mode = partition->topic->realm->bus.wait_mode;
     memcpy(state->name, options->name, sizeof(options->name));
     /* Relaxed: nobody sees them before `ready`. */
-    atomic_store_explicit(&state->durable, UINT64_MAX, memory_order_relaxed);
-    atomic_store_explicit(&state->first, partition->base, memory_order_relaxed);
+    atomic_store_explicit(&state->durable,
+                          topic_is_durable(partition->topic) ? partition->base : UINT64_MAX,
+                          memory_order_relaxed);
+    /* A journal goes back before this memory: all of it but what was purged. */
+    atomic_store_explicit(&state->first,
+                          topic_is_durable(partition->topic) ? partition->saved_first
+                                                             : partition->base,
+                          memory_order_relaxed);
     atomic_store_explicit(&state->max_message, options->max_message, memory_order_relaxed);
     atomic_store_explicit(&state->partition_count, options->partitions, memory_order_relaxed);
 }
@@ -222,7 +229,8 @@ static int take_state(void *context)
     partition->base = state->base;
     take->status = atomic_load_explicit(&state->status, memory_order_relaxed);
     if (state->capacity != options->ring_bytes || state->policy != options->policy ||
-        state->producers != options->producers || state->slot_count != slot_count_of(options) ||
+        state->durability != options->durability || state->producers != options->producers ||
+        state->slot_count != slot_count_of(options) ||
         state->wait_mode != partition->topic->realm->bus.wait_mode ||
         partition->base % RECORD_UNIT || partition->salt % RECORD_UNIT ||
         (take->status != PARTITION_OPEN && take->status != PARTITION_QUARANTINED))
@@ -395,6 +403,7 @@ void partition_quarantine(struct partition *partition, const char *format, ...)
     va_start(arguments, format);
     (void)vsnprintf(reason, sizeof(reason), format, arguments);
     va_end(arguments);
+    flush_suspend(partition->log);
     log_error("%s: quarantined: %s; its members get an error, all else goes on; run `shmq doctor`",
               partition_label(partition, label), reason);
     partition_close(partition, PARTITION_QUARANTINED);

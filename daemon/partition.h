@@ -29,6 +29,8 @@
 #define PARTITION_JUMP_BYTES (UINT64_C(1) << 50)
 
 struct topic;
+struct realm;
+struct flush_log;
 
 struct partition {
     struct topic *topic;
@@ -36,12 +38,17 @@ struct partition {
     bool quarantined;
     uint64_t salt;
     uint64_t base;
-    uint64_t mark;           /* what the metadata knows of its end */
+    uint64_t mark; /* what the metadata knows of its end */
+    uint64_t
+        history_end; /* durable topics: where the log ended before its memory was lost, to go on
+                                at `base`; equal to that otherwise */
+    uint64_t saved_first;    /* durable topics: purged below, as the metadata knows it */
     uint64_t tail_seen;      /* tail only grows */
     uint64_t records_before; /* published by slots that were given back; a statistic */
     struct segment state; /* S, writable; all three unmapped: the partition could not be opened */
     struct segment producers;
     struct segment wait;
+    struct flush_log *log; /* durable topics, while it is flushed; else NULL */
 };
 
 static inline struct state_segment *partition_state(const struct partition *partition)
@@ -152,5 +159,58 @@ int partition_resolve(struct partition *partition, uint64_t offset, enum resolve
 /* What `shmq doctor` and EFULL name. */
 int partition_describe(struct partition *partition, struct protocol_partition_info *ret_info,
                        struct error_buffer *why);
+
+/* ---- partition_flush.c: durable topics; the others: nothing ----------------------------------- */
+
+/* Mappings that the flusher has of one partition. */
+#define PARTITION_FLUSH_MAPPINGS 5u
+
+/* Of a partition that was just made: its directory, and it is flushed from now on. */
+int partition_flush_new(struct partition *partition, struct error_buffer *why);
+
+/* At a start, of one that was attached: flushing goes on where it was durable. Quarantines it if journal and memory are
+ * not of the same log. */
+int partition_flush_on(struct partition *partition, struct error_buffer *why);
+
+/* At a start, of one whose memory is gone, with or without the host: scans the end of its journal, makes new memory
+ * behind every offset ever used, and flushes it. */
+int partition_recover(struct partition *partition, struct error_buffer *why);
+
+/* After the topic's options, or saved_first, have changed. */
+void partition_set_flush_options(struct partition *partition);
+
+/* The files stay. */
+void partition_stop_flushing(struct partition *partition);
+
+/* Before the metadata say that the topic is deleted its directory does (NAME.ID.deleted), so that a start finds one or
+ * the other: a topic's, which gets its name back, or nobody's, which goes. Pardon: it is not deleted after all. */
+void topic_condemn_journals(struct topic *topic);
+void topic_pardon_journals(struct topic *topic);
+
+/* The topic is deleted: its files go, in the background. */
+void topic_remove_journals(struct topic *topic);
+
+/* At a start: finishes removals, and warns of journals that belong to no topic. */
+void journals_sweep(struct realm *realm);
+
+/* ---- partition_journal.c: durable topics ------------------------------------------------------ */
+
+/* NULL: it has none. */
+struct journal *partition_journal(const struct partition *partition);
+
+/* The oldest offset in the journal, where a record begins; UINT64_MAX: nothing is in it. Not under a guard: it
+ * takes a lock. */
+uint64_t partition_journal_first(const struct partition *partition);
+
+/* Where the log ended before it lost its memory and went on at `base`; `base` if it never did. Not under a guard. */
+uint64_t partition_history_end(const struct partition *partition);
+
+/* Of the offsets from `from` to the log's end those that never were in it: it goes on behind them whenever it
+ * has lost its memory. */
+uint64_t partition_jumped(const struct partition *partition, uint64_t from);
+
+/* The journal's part of partition_describe(). */
+void partition_describe_journal(const struct partition *partition,
+                                struct protocol_partition_info *info);
 
 #endif

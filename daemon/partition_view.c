@@ -203,6 +203,8 @@ static int describe(void *context)
 
     info->first = atomic_load_explicit(&ring->state->first, memory_order_relaxed);
     info->head = atomic_load_explicit(&ring->producers->head, memory_order_relaxed);
+    info->durable = atomic_load_explicit(&ring->state->durable, memory_order_relaxed);
+    info->journal_error = atomic_load_explicit(&ring->state->journal_error, memory_order_relaxed);
     info->records = work->view->partition->records_before;
     for (uint32_t i = 0; i < ring->slot_count; i++) {
         info->records +=
@@ -286,6 +288,7 @@ int partition_describe(struct partition *partition, struct protocol_partition_in
     } else if (rc == 0) {
         name_blocker(partition, &work.info);
     }
+    partition_describe_journal(partition, &work.info);
     if (rc == 0)
         *ret_info = work.info;
     return rc;

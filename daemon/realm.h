@@ -23,6 +23,8 @@
  * room for the program around it. */
 #define REALM_MAPPINGS_MAX 48000u
 
+struct flusher;
+
 struct realm {
     struct config config;
     struct paths paths;
@@ -32,9 +34,12 @@ struct realm {
     struct replay *replay;      /* metadata.c's */
     struct loop_defer snapshot; /* waiting to be made */
     struct loop_timer marks;    /* next look at how far the logs have come */
+    struct loop_timer cursors;  /* next look at how far groups of durable topics have read */
+    bool cursors_failed;        /* they could not be saved, and it was said */
     struct bus bus;
     struct registry registry;
     struct clients clients;
+    struct flusher *flusher; /* of durable topics' rings */
 
     uint64_t started_ns;    /* CLOCK_REALTIME */
     uint64_t next_id;       /* of topics and groups; never reused */

@@ -221,11 +221,28 @@ bool store_wants_snapshot(const struct store *store)
 
 /* ---- Puts --------------------------------------------------------------------------------------- */
 
-static int put_synced(struct store *store, enum store_kind kind, const void *value,
-                      struct error_buffer *why)
+/* `count` values of one kind, `bytes` each, in a row. */
+struct batch {
+    const void *values;
+    size_t count;
+    size_t bytes;
+    enum store_kind kind;
+};
+
+static int append_batch(struct journal_writer *writer, const struct batch *batch,
+                        struct error_buffer *why)
+{
+    int rc = 0;
+
+    for (size_t i = 0; rc == 0 && i < batch->count; i++)
+        rc = append(writer, batch->kind, (const char *)batch->values + i * batch->bytes, why);
+    return rc;
+}
+
+static int put_synced(struct store *store, const struct batch *batch, struct error_buffer *why)
 {
     uint64_t before = store->writer.end;
-    int rc = append(&store->writer, kind, value, why);
+    int rc = append_batch(&store->writer, batch, why);
 
     if (rc == 0)
         rc = journal_writer_sync(&store->writer, why);
@@ -235,8 +252,7 @@ static int put_synced(struct store *store, enum store_kind kind, const void *val
 }
 
 /* The file is spent: the live state into a new one, and the operation behind it. */
-static int put_in_new_file(struct store *store, enum store_kind kind, const void *value,
-                           struct error_buffer *why)
+static int put_in_new_file(struct store *store, const struct batch *batch, struct error_buffer *why)
 {
     struct error_buffer reason;
     char text[sizeof(reason.text) + 64];
@@ -254,30 +270,37 @@ static int put_in_new_file(struct store *store, enum store_kind kind, const void
     (void)snprintf(text, sizeof(text), "metadata %.200s: a write failed; goes on in a new file",
                    store->dir);
     warn(store, text);
-    return put_synced(store, kind, value, why);
+    return put_synced(store, batch, why);
+}
+
+static int put_batch(struct store *store, const struct batch *batch, struct error_buffer *why)
+{
+    int rc;
+
+    if (store->ephemeral || batch->count == 0)
+        return 0;
+    if (store->in_snapshot) {
+        rc = append_batch(&store->next, batch, why);
+        store->next_records += rc == 0 ? batch->count : 0;
+        return rc;
+    }
+    FAULT("store.put.start");
+    if (!store->writer.failed) {
+        rc = put_synced(store, batch, why);
+        if (!store->writer.failed || !store->callbacks.snapshot)
+            return rc;
+    }
+    rc = put_in_new_file(store, batch, why);
+    FAULT("store.put.done");
+    return rc;
 }
 
 static int put(struct store *store, enum store_kind kind, const void *value,
                struct error_buffer *why)
 {
-    int rc;
+    struct batch batch = {.kind = kind, .values = value, .count = 1};
 
-    if (store->ephemeral)
-        return 0;
-    if (store->in_snapshot) {
-        rc = append(&store->next, kind, value, why);
-        store->next_records += rc == 0;
-        return rc;
-    }
-    FAULT("store.put.start");
-    if (!store->writer.failed) {
-        rc = put_synced(store, kind, value, why);
-        if (!store->writer.failed || !store->callbacks.snapshot)
-            return rc;
-    }
-    rc = put_in_new_file(store, kind, value, why);
-    FAULT("store.put.done");
-    return rc;
+    return put_batch(store, &batch, why);
 }
 
 int store_put_topic(struct store *store, const struct store_topic *topic, struct error_buffer *why)
@@ -315,4 +338,17 @@ int store_put_counter(struct store *store, uint64_t next_id, struct error_buffer
     struct store_ids ids = {.count = next_id};
 
     return put(store, STORE_PUT_COUNTER, &ids, why);
+}
+
+int store_put_cursors(struct store *store, const struct store_cursor *cursors, size_t count,
+                      struct error_buffer *why)
+{
+    struct batch batch = {
+        .kind = STORE_PUT_CURSOR,
+        .values = cursors,
+        .count = count,
+        .bytes = sizeof(cursors[0]),
+    };
+
+    return put_batch(store, &batch, why);
 }

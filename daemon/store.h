@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What the supervisor must not forget: topics, groups, the id counter, where logs ended. A journal
+ * What the supervisor must not forget: topics, groups, the id counter, where logs ended, how far the groups
+ * of durable topics have read. A journal
  * (design §4) in STATE/BUS/meta of one record an operation, each synced before the call returns, so that
  * whoever replies after it promises nothing that a power cut can take back.
  *
@@ -60,14 +61,25 @@ struct store_mark {
     uint32_t partition;
 };
 
+/* How far a group of a durable topic has read a partition; group 0: how far the partition was purged. The later
+ * one wins: groups seek back, too. */
+struct store_cursor {
+    uint64_t topic;
+    uint64_t group;
+    uint64_t offset;
+    uint32_t partition;
+};
+
 /* Replay: what they return other than 0 ends store_open(), which returns it. A callback that is NULL is
  * not called. */
 struct store_callbacks {
     int (*put_topic)(void *context, const struct store_topic *topic);
-    int (*delete_topic)(void *context, uint64_t topic); /* its groups and marks go with it */
+    int (*delete_topic)(void *context,
+                        uint64_t topic); /* its groups, marks and cursors go with it */
     int (*put_group)(void *context, const struct store_group *group);
-    int (*delete_group)(void *context, uint64_t topic, uint64_t group);
+    int (*delete_group)(void *context, uint64_t topic, uint64_t group); /* and its cursors */
     int (*put_mark)(void *context, const struct store_mark *mark);
+    int (*put_cursor)(void *context, const struct store_cursor *cursor);
     int (*put_counter)(void *context, uint64_t next_id);
 
     /* Something that the administrator should know and that costs nothing confirmed. */
@@ -98,6 +110,11 @@ int store_delete_group(struct store *store, uint64_t topic, uint64_t group,
                        struct error_buffer *why);
 int store_put_mark(struct store *store, const struct store_mark *mark, struct error_buffer *why);
 int store_put_counter(struct store *store, uint64_t next_id, struct error_buffer *why);
+
+/* All of them with one sync. On failure any of them may be on disk: each counts by itself, and none goes back
+ * behind what was there before. */
+int store_put_cursors(struct store *store, const struct store_cursor *cursors, size_t count,
+                      struct error_buffer *why);
 
 /* 0, or a negative error, and then the history before it goes on. Not from inside a callback. */
 int store_snapshot(struct store *store, struct error_buffer *why);

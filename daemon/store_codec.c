@@ -5,7 +5,8 @@
  * tags all go by it. Pure; any thread.
  *
  * To add a field: a tag that was never used and a line in the table; STORE_VERSION goes up, and
- * decode_fields() lets the field be missing from records of earlier versions.
+ * decode_fields() lets the field be missing from records of earlier versions. To add a kind: a number that was
+ * never used; the version stays, since who does not know the kind refuses it by its number.
  */
 #include "daemon/store_internal.h"
 #include "libshmq/layout.h"
@@ -27,10 +28,11 @@ struct kind_fields {
     size_t count;
 };
 
-#define TOPIC(member) offsetof(struct store_topic, member)
-#define GROUP(member) offsetof(struct store_group, member)
-#define MARK(member)  offsetof(struct store_mark, member)
-#define IDS(member)   offsetof(struct store_ids, member)
+#define TOPIC(member)  offsetof(struct store_topic, member)
+#define GROUP(member)  offsetof(struct store_group, member)
+#define MARK(member)   offsetof(struct store_mark, member)
+#define CURSOR(member) offsetof(struct store_cursor, member)
+#define IDS(member)    offsetof(struct store_ids, member)
 
 /* Tags are of the whole store, not of a kind. */
 static const struct field TOPIC_FIELDS[] = {
@@ -61,6 +63,12 @@ static const struct field MARK_FIELDS[] = {
     {21, FIELD_U32, MARK(partition)},
     {22, FIELD_U64, MARK(offset)},
 };
+static const struct field CURSOR_FIELDS[] = {
+    {1, FIELD_U64, CURSOR(topic)},
+    {18, FIELD_U64, CURSOR(group)},
+    {21, FIELD_U32, CURSOR(partition)},
+    {22, FIELD_U64, CURSOR(offset)},
+};
 static const struct field TOPIC_ID_FIELDS[] = {{1, FIELD_U64, IDS(topic)}};
 static const struct field GROUP_ID_FIELDS[] = {
     {1, FIELD_U64, IDS(topic)},
@@ -80,6 +88,7 @@ static const struct kind_fields KINDS[] = {
     {STORE_DELETE_GROUP, "deleted group", FIELDS(GROUP_ID_FIELDS)},
     {STORE_PUT_MARK, "mark", FIELDS(MARK_FIELDS)},
     {STORE_PUT_COUNTER, "counter", FIELDS(COUNTER_FIELDS)},
+    {STORE_PUT_CURSOR, "cursor", FIELDS(CURSOR_FIELDS)},
 };
 
 _Static_assert(STORE_HEAD_BYTES + COUNT_OF(TOPIC_FIELDS) * 12 + 2 * NAME_BYTES < STORE_BODY_BYTES,
@@ -116,6 +125,7 @@ static bool check_group(const struct store_group *group)
 static bool check_value(enum store_kind kind, const void *value)
 {
     const struct store_mark *mark = value;
+    const struct store_cursor *cursor = value;
     const struct store_ids *ids = value;
 
     switch (kind) {
@@ -126,6 +136,9 @@ static bool check_value(enum store_kind kind, const void *value)
     case STORE_PUT_MARK:
         return mark->topic != 0 && mark->partition < PARTITIONS_MAX &&
                mark->offset % RECORD_UNIT == 0;
+    case STORE_PUT_CURSOR:
+        return cursor->topic != 0 && cursor->partition < PARTITIONS_MAX &&
+               cursor->offset % RECORD_UNIT == 0;
     case STORE_DELETE_TOPIC:
         return ids->topic != 0;
     case STORE_DELETE_GROUP:

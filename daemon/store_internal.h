@@ -19,6 +19,7 @@ enum store_kind {
     STORE_DELETE_GROUP = 6,
     STORE_PUT_MARK = 7,
     STORE_PUT_COUNTER = 8,
+    STORE_PUT_CURSOR = 9,
 };
 
 /* Deletes, the counter and the end of a snapshot. */
@@ -32,6 +33,7 @@ union store_value {
     struct store_topic topic;
     struct store_group group;
     struct store_mark mark;
+    struct store_cursor cursor;
     struct store_ids ids;
 };
 

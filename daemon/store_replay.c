@@ -61,6 +61,8 @@ static int play_value(const struct replay *replay, const struct store_record *re
                    : 0;
     case STORE_PUT_MARK:
         return call->put_mark ? call->put_mark(replay->context, &value->mark) : 0;
+    case STORE_PUT_CURSOR:
+        return call->put_cursor ? call->put_cursor(replay->context, &value->cursor) : 0;
     case STORE_PUT_COUNTER:
         return call->put_counter ? call->put_counter(replay->context, value->ids.count) : 0;
     case STORE_SNAPSHOT_BEGIN:

@@ -2,6 +2,7 @@
 /* supervisor.c: start and stop order; see supervisor.h. */
 #include "daemon/supervisor.h"
 
+#include "daemon/flush.h"
 #include "daemon/group.h"
 #include "daemon/guard.h"
 #include "daemon/log.h"
@@ -79,6 +80,26 @@ static int start_topics(struct realm *realm, struct error_buffer *why)
     return rc;
 }
 
+/* A flusher has found memory that contradicts itself. */
+static void on_wake(void *context)
+{
+    struct realm *realm = context;
+    uint32_t count;
+    struct registry_entry **entries = registry_collect(&realm->registry, &count);
+
+    for (uint32_t i = 0; entries && i < count; i++) {
+        struct topic *topic = CONTAINER_OF(entries[i], struct topic, entry);
+
+        for (uint32_t p = 0; p < topic->partition_count; p++) {
+            struct partition *partition = &topic->partitions[p];
+
+            if (partition->log && flush_take_corrupt(partition->log))
+                partition_quarantine(partition, "the flusher found that it contradicts itself");
+        }
+    }
+    free(entries);
+}
+
 /* B, metadata, and everything that they lead to. */
 static int open_realm(struct supervisor *supervisor, bool inherited, struct error_buffer *why)
 {
@@ -97,10 +118,14 @@ static int open_realm(struct supervisor *supervisor, bool inherited, struct erro
     bus_begin(&realm->bus);
     clients_adopt(realm);
     FAULT("start.clients");
-    rc = start_topics(realm, why);
+    loop_on_wake(&realm->loop, on_wake, realm);
+    rc = flusher_new(&realm->loop, &realm->flusher, why);
+    if (rc == 0)
+        rc = start_topics(realm, why);
     if (rc < 0)
         return rc;
     FAULT("start.topics");
+    journals_sweep(realm);
     (void)sweep_segments(realm, false);
     FAULT("start.swept");
     return metadata_snapshot(realm, why);
@@ -213,6 +238,8 @@ void supervisor_close(struct supervisor *supervisor)
 
     peers_close(&supervisor->peers);
     FAULT("stop.socket");
+    flusher_stop(realm->flusher, !supervisor->failed && !unlink);
+    FAULT("stop.flushed");
     if (realm->registry.names && realm->store && !supervisor->failed) {
         if (unlink)
             unlink_all(realm);
@@ -226,11 +253,13 @@ void supervisor_close(struct supervisor *supervisor)
                          : "; its memory and its clients stay");
     loop_defer_stop(&realm->snapshot);
     loop_timer_stop(&realm->marks);
+    loop_timer_stop(&realm->cursors);
     clients_deinit(realm);
     if (realm->registry.names) {
         unload_all(realm);
         registry_deinit(&realm->registry);
     }
+    flusher_free(realm->flusher);
     users_free(realm);
     bus_close(&realm->bus, unlink || empty || (supervisor->failed && realm->bus.created));
     store_close(realm->store);

@@ -171,11 +171,15 @@ int topic_create_partitions(struct topic *topic, uint32_t first, struct error_bu
 {
     for (uint32_t i = first; i < topic->partition_count; i++) {
         int rc = partition_create(&topic->partitions[i], topic->base, why);
+        uint32_t made = rc == 0 ? i + 1 : i;
 
+        if (rc == 0)
+            rc = partition_flush_new(&topic->partitions[i], why);
         if (rc < 0) {
-            while (i-- > first) {
-                partition_unmap(&topic->partitions[i]);
-                partition_unlink(&topic->partitions[i]);
+            while (made-- > first) {
+                partition_stop_flushing(&topic->partitions[made]);
+                partition_unmap(&topic->partitions[made]);
+                partition_unlink(&topic->partitions[made]);
                 topic->realm->mapping_count -= 3;
             }
             return rc;
@@ -223,6 +227,7 @@ int topic_create(struct realm *realm, const struct topic_options *options, uint3
         return error_set(why, SHMQ_ENOMEM, "topic %s: out of memory", options->name);
     rc = topic_create_partitions(topic, 0, why);
     if (rc < 0) {
+        topic_remove_journals(topic);
         topic->partition_count = 0;
         topic_free(&topic->entry);
         return error_prefix(why, rc, "topic %s", options->name);
@@ -230,6 +235,7 @@ int topic_create(struct realm *realm, const struct topic_options *options, uint3
     FAULT("topic.create.segments");
     rc = topic_save(topic, why);
     if (rc < 0) {
+        topic_remove_journals(topic);
         topic_unlink_partitions(topic, 0);
         realm->mapping_count -= 3 * topic->partition_count;
         topic_free(&topic->entry);

@@ -37,6 +37,11 @@ struct topic {
     struct group *groups[GATES_MAX]; /* by gate */
 };
 
+static inline bool topic_is_durable(const struct topic *topic)
+{
+    return topic->options.durability != DURABLE_NONE;
+}
+
 /* 0; SHMQ_EEXIST, SHMQ_ELIMIT, SHMQ_ENOSPC, … with the sentence; then nothing is left. `options`
  * are complete and checked. */
 int topic_create(struct realm *realm, const struct topic_options *options, uint32_t uid,

@@ -5,6 +5,7 @@
 #include "daemon/client.h"
 #include "daemon/group.h"
 #include "daemon/log.h"
+#include "daemon/metadata.h"
 #include "daemon/realm.h"
 #include "libshmq/cursor.h"
 #include "libshmq/fault.h"
@@ -18,16 +19,9 @@ static int resize_groups(struct topic *topic, uint32_t count)
 {
     for (uint32_t gate = 0; gate < GATES_MAX; gate++) {
         struct group *group = topic->groups[gate];
-        struct segment *segments;
 
-        if (!group || group->segment_count >= count)
-            continue;
-        segments = realloc(group->segments, count * sizeof(segments[0]));
-        if (!segments)
+        if (group && group->segment_count < count && group_resize(group, count) < 0)
             return SHMQ_ENOMEM;
-        memset(segments + group->segment_count, 0,
-               (count - group->segment_count) * sizeof(segments[0]));
-        group->segments = segments;
     }
     return 0;
 }
@@ -147,6 +141,7 @@ static void undo_grow(struct topic *topic, uint32_t old)
         return;
     topic_unlink_partitions(topic, old);
     for (uint32_t i = old; i < topic->partition_count; i++) {
+        partition_stop_flushing(&topic->partitions[i]);
         partition_unmap(&topic->partitions[i]);
         topic->realm->mapping_count -= 3;
     }
@@ -169,31 +164,66 @@ static int publish_options(void *context)
     return 0;
 }
 
+/* Tells the flusher of each partition what it is to keep, and how often to sync. */
+static void apply_journal_options(struct topic *topic)
+{
+    for (uint32_t i = 0; i < topic->partition_count; i++)
+        partition_set_flush_options(&topic->partitions[i]);
+}
+
+static int check_alter(const struct topic *topic, const struct topic_options *wanted, uint32_t mask,
+                       struct error_buffer *why)
+{
+    const struct topic_options *now = &topic->options;
+
+    if ((mask & ALTER_PARTITIONS) && wanted->partitions < now->partitions)
+        return error_set(why, SHMQ_EINVAL,
+                         "topic %s: it has %" PRIu32
+                         " partitions; they can be added, not taken away: make a new topic",
+                         now->name, now->partitions);
+    if ((mask & ALTER_PARTITIONS) && wanted->partitions > PARTITIONS_MAX)
+        return error_set(why, SHMQ_EINVAL, "topic %s: %" PRIu32 " partitions: at most %u",
+                         now->name, wanted->partitions, PARTITIONS_MAX);
+    if ((mask & ALTER_MAX_MESSAGE) &&
+        (wanted->max_message == 0 || wanted->max_message > ring_max_message(now->ring_bytes)))
+        return error_set(why, SHMQ_EINVAL,
+                         "topic %s: max message of %" PRIu32 " bytes: its ring takes 1 to %" PRIu32,
+                         now->name, wanted->max_message, ring_max_message(now->ring_bytes));
+    return 0;
+}
+
+/* All but the partitions, which are made. */
+static int take_options(struct topic_options *options, const struct topic_options *wanted,
+                        uint32_t mask, struct error_buffer *why)
+{
+    if (mask & ALTER_LINGER)
+        options->linger_ns = wanted->linger_ns;
+    if (mask & ALTER_MAX_MESSAGE)
+        options->max_message = wanted->max_message;
+    if (mask & ALTER_RETAIN_BYTES)
+        options->retain_bytes = wanted->retain_bytes;
+    if (mask & ALTER_RETAIN_TIME)
+        options->retain_ns = wanted->retain_ns;
+    if (mask & ALTER_SYNC_INTERVAL)
+        options->sync_interval_ns = wanted->sync_interval_ns;
+    return topic_options_check_journal(options, why);
+}
+
 int topic_alter(struct topic *topic, const struct topic_options *wanted, uint32_t mask,
                 struct error_buffer *why)
 {
     struct topic_options before = topic->options;
-    int rc = 0;
+    struct topic_options after = topic->options;
+    int rc = check_alter(topic, wanted, mask, why);
 
-    if ((mask & ALTER_PARTITIONS) && wanted->partitions < before.partitions)
-        return error_set(why, SHMQ_EINVAL,
-                         "topic %s: it has %" PRIu32
-                         " partitions; they can be added, not taken away: make a new topic",
-                         before.name, before.partitions);
-    if ((mask & ALTER_PARTITIONS) && wanted->partitions > PARTITIONS_MAX)
-        return error_set(why, SHMQ_EINVAL, "topic %s: %" PRIu32 " partitions: at most %u",
-                         before.name, wanted->partitions, PARTITIONS_MAX);
-    if ((mask & ALTER_MAX_MESSAGE) &&
-        (wanted->max_message == 0 || wanted->max_message > ring_max_message(before.ring_bytes)))
-        return error_set(why, SHMQ_EINVAL,
-                         "topic %s: max message of %" PRIu32 " bytes: its ring takes 1 to %" PRIu32,
-                         before.name, wanted->max_message, ring_max_message(before.ring_bytes));
+    if (rc == 0)
+        rc = take_options(&after, wanted, mask, why);
+    if (rc < 0)
+        return rc;
     if ((mask & ALTER_PARTITIONS) && wanted->partitions > before.partitions)
         rc = grow(topic, wanted->partitions, why);
-    if (mask & ALTER_LINGER)
-        topic->options.linger_ns = wanted->linger_ns;
-    if (mask & ALTER_MAX_MESSAGE)
-        topic->options.max_message = wanted->max_message;
+    after.partitions = topic->options.partitions;
+    topic->options = after;
     if (rc == 0)
         rc = topic_save(topic, why);
     if (rc < 0) {
@@ -212,6 +242,7 @@ int topic_alter(struct topic *topic, const struct topic_options *wanted, uint32_
         if (topic->groups[gate])
             group_set_linger(topic->groups[gate]);
     }
+    apply_journal_options(topic);
     clients_wake_active(topic->realm);
     log_info("topic %s: altered: %" PRIu32 " partitions, max message %" PRIu32, before.name,
              topic->options.partitions, topic->options.max_message);
@@ -230,15 +261,24 @@ struct purge_work {
 };
 
 /* To the end, or to the first claim in progress: it is committed after the purge. */
-static int raise_first(void *context)
+static int find_end(void *context)
 {
     struct purge_work *work = context;
-    struct state_segment *state = partition_state(work->partition);
+    const struct state_segment *state = partition_state(work->partition);
     uint64_t first = atomic_load_explicit(&state->first, memory_order_relaxed);
 
     work->end = min_u64(work->tail, ring_lowest_unstamped(work->ring, first, work->tail));
     work->end = max_u64(work->end, first);
-    atomic_store_explicit(&state->first, work->end, memory_order_release);
+    return 0;
+}
+
+static int raise_first(void *context)
+{
+    struct purge_work *work = context;
+
+    /* Nobody else moves it. */
+    atomic_store_explicit(&partition_state(work->partition)->first, work->end,
+                          memory_order_release);
     return 0;
 }
 
@@ -250,21 +290,56 @@ static int read_owner(void *context)
     return 0;
 }
 
-static int purge_partition(struct topic *topic, struct partition *partition,
-                           struct error_buffer *why)
+/* Where each partition is purged to. UINT64_MAX: not at all, it is quarantined and holds nothing that could be
+ * read. */
+static int find_ends(struct topic *topic, uint64_t *ends, struct error_buffer *why)
 {
-    struct partition_view view;
-    struct purge_work work = {.partition = partition, .ring = &view.ring};
-    int rc = partition_read_tail(partition, &work.tail);
+    for (uint32_t i = 0; i < topic->partition_count; i++) {
+        struct partition_view view;
+        struct purge_work work = {.partition = &topic->partitions[i], .ring = &view.ring};
+        int rc = partition_read_tail(work.partition, &work.tail);
 
-    if (rc == 0)
-        rc = partition_view_open(partition, &view, why);
-    if (rc == 0) {
-        rc = partition_view_run(&view, raise_first, &work);
-        partition_view_close(&view);
+        if (rc == 0)
+            rc = partition_view_open(work.partition, &view, why);
+        if (rc == 0) {
+            rc = partition_view_run(&view, find_end, &work);
+            partition_view_close(&view);
+        }
+        if (rc < 0 && rc != SHMQ_ECORRUPT)
+            return rc;
+        ends[i] = rc == 0 ? work.end : UINT64_MAX;
     }
-    if (rc < 0)
-        return rc;
+    return 0;
+}
+
+/* On disk before anybody acts by it: what was purged must not come back with the journal. */
+static int save_ends(struct topic *topic, const uint64_t *ends, struct error_buffer *why)
+{
+    struct store_cursor *cursors = calloc(topic->partition_count, sizeof(cursors[0]));
+    size_t count = 0;
+    int rc;
+
+    if (!cursors)
+        return error_set(why, SHMQ_ENOMEM, "topic %s: out of memory", topic->options.name);
+    for (uint32_t i = 0; i < topic->partition_count; i++) {
+        if (ends[i] != UINT64_MAX)
+            cursors[count++] =
+                (struct store_cursor){.topic = topic->id, .partition = i, .offset = ends[i]};
+    }
+    rc = store_put_cursors(topic->realm->store, cursors, count, why);
+    for (size_t i = 0; rc == 0 && i < count; i++)
+        topic->partitions[cursors[i].partition].saved_first = cursors[i].offset;
+    free(cursors);
+    FAULT("topic.purge.saved");
+    return rc;
+}
+
+static void purge_partition(struct topic *topic, struct partition *partition, uint64_t end)
+{
+    struct purge_work work = {.partition = partition, .end = end};
+
+    if (partition_run(partition, NULL, raise_first, &work) < 0)
+        return;
     FAULT("topic.purge.first");
     for (uint32_t gate = 0; gate < GATES_MAX; gate++) {
         if (!topic->groups[gate])
@@ -275,17 +350,25 @@ static int purge_partition(struct topic *topic, struct partition *partition,
         FAULT("topic.purge.group");
     }
     partition_wake(partition);
-    return 0;
 }
 
 int topic_purge(struct topic *topic, struct error_buffer *why)
 {
-    for (uint32_t i = 0; i < topic->partition_count; i++) {
-        int rc = purge_partition(topic, &topic->partitions[i], why);
+    uint64_t *ends = calloc(topic->partition_count, sizeof(ends[0]));
+    int rc = ends ? find_ends(topic, ends, why)
+                  : error_set(why, SHMQ_ENOMEM, "topic %s: out of memory", topic->options.name);
 
-        if (rc < 0 && rc != SHMQ_ECORRUPT) /* a quarantined one holds nothing that could be read */
-            return rc;
+    if (rc == 0 && topic_is_durable(topic))
+        rc = save_ends(topic, ends, why);
+    for (uint32_t i = 0; rc == 0 && i < topic->partition_count; i++) {
+        if (ends[i] != UINT64_MAX)
+            purge_partition(topic, &topic->partitions[i], ends[i]);
     }
+    free(ends);
+    if (rc < 0)
+        return rc;
+    apply_journal_options(topic); /* files below go */
+    metadata_snapshot_later(topic->realm);
     log_info("topic %s: purged", topic->options.name);
     return 0;
 }
@@ -293,10 +376,14 @@ int topic_purge(struct topic *topic, struct error_buffer *why)
 int topic_delete(struct topic *topic, struct error_buffer *why)
 {
     struct realm *realm = topic->realm;
-    int rc = store_delete_topic(realm->store, topic->id, why);
+    int rc;
 
-    if (rc < 0)
+    topic_condemn_journals(topic);
+    rc = store_delete_topic(realm->store, topic->id, why);
+    if (rc < 0) {
+        topic_pardon_journals(topic);
         return rc;
+    }
     FAULT("topic.delete.saved");
     for (uint32_t i = 0; i < topic->partition_count; i++) {
         struct partition *partition = &topic->partitions[i];
@@ -315,6 +402,7 @@ int topic_delete(struct topic *topic, struct error_buffer *why)
             group_unlink(topic->groups[gate]);
         }
     }
+    topic_remove_journals(topic);
     topic_unlink_partitions(topic, 0);
     FAULT("topic.delete.unlinked");
     log_info("topic %s: deleted", topic->options.name);

@@ -36,8 +36,10 @@ void topic_unload(struct topic *topic)
         if (topic->groups[gate])
             group_free(topic->groups[gate]);
     }
-    for (uint32_t i = 0; i < topic->partition_count; i++)
+    for (uint32_t i = 0; i < topic->partition_count; i++) {
+        partition_stop_flushing(&topic->partitions[i]);
         topic->realm->mapping_count -= topic->partitions[i].state.address ? 3 : 0;
+    }
     topic->realm->partition_count -= topic->partition_count;
     topic_count_bytes(topic, -(int64_t)topic->bytes);
     registry_remove(&topic->realm->registry, &topic->entry);
@@ -146,7 +148,11 @@ int topic_start(struct topic *topic, struct error_buffer *why)
     for (uint32_t i = 0; rc >= 0 && i < topic->partition_count; i++) {
         rc = partition_attach(&topic->partitions[i], why);
         fresh[i] = rc == 1;
-        if (rc == 1) {
+        if (rc == 0) {
+            rc = partition_flush_on(&topic->partitions[i], why);
+        } else if (rc == 1 && topic_is_durable(topic)) {
+            rc = partition_recover(&topic->partitions[i], why);
+        } else if (rc == 1) {
             struct error_buffer reason = *why;
 
             rc = begin_anew(&topic->partitions[i], reason.text, why);

@@ -142,6 +142,9 @@ int shmq_bus_describe(shmq_connection *c, struct shmq_bus_info *ret_info)
     info.quarantined = reply.quarantined;
     info.ephemeral = reply.ephemeral;
     info.wait_mode = reply.wait_mode;
+    info.journal_bytes = reply.journal_bytes;
+    info.journals = reply.journals;
+    info.journals_failing = reply.journals_failing;
     *ret_info = info;
     return 0;
 }
@@ -175,6 +178,20 @@ static uint64_t linger_to_ms(uint64_t linger_ns)
     return linger_ns == LINGER_FOREVER ? SHMQ_LINGER_FOREVER : linger_ns / NS_PER_MS;
 }
 
+static uint64_t ns_from_ms(uint64_t ms)
+{
+    return ms > UINT64_MAX / NS_PER_MS ? UINT64_MAX : ms * NS_PER_MS;
+}
+
+/* 0: no bound. */
+static void fill_journal(const struct shmq_topic_options *options, struct topic_options *to)
+{
+    to->sync_interval_ns = ns_from_ms(options->sync_interval_ms);
+    to->retain_bytes = options->retain_bytes == SHMQ_RETAIN_UNBOUNDED ? 0 : options->retain_bytes;
+    to->retain_ns =
+        options->retain_ms == SHMQ_RETAIN_UNBOUNDED ? 0 : ns_from_ms(options->retain_ms);
+}
+
 /* Checked here as well as in shmqd: a mistake is told without a round trip, and without a bus. */
 static int fill_create(const struct shmq_connection *c, const char *topic,
                        const struct shmq_topic_options *options, struct protocol_topic_put *put,
@@ -198,6 +215,7 @@ static int fill_create(const struct shmq_connection *c, const char *topic,
     to->producers = options->producers;
     to->timestamps = options->timestamps;
     to->durability = options->durability;
+    fill_journal(options, to);
     put->flags = options->if_not_exists ? TOPIC_IF_NOT_EXISTS : 0;
     completed = *to; /* what is left 0 is for shmqd to fill in, from its configuration */
     return topic_options_complete(&completed, why);
@@ -220,6 +238,17 @@ int shmq_topic_create(shmq_connection *c, const char *topic,
         return rc;
     protocol_begin(&put.header, PROTOCOL_TOPIC_CREATE, sizeof(put));
     return admin_ask(c, &put.header, &reply, sizeof(reply), why);
+}
+
+/* Which fields were given. */
+static uint32_t alter_mask(const struct shmq_topic_options *options)
+{
+    return (options->partitions ? ALTER_PARTITIONS : 0) |
+           (options->group_linger_ms ? ALTER_LINGER : 0) |
+           (options->max_message ? ALTER_MAX_MESSAGE : 0) |
+           (options->retain_bytes ? ALTER_RETAIN_BYTES : 0) |
+           (options->retain_ms ? ALTER_RETAIN_TIME : 0) |
+           (options->sync_interval_ms ? ALTER_SYNC_INTERVAL : 0);
 }
 
 int shmq_topic_alter(shmq_connection *c, const char *topic,
@@ -246,13 +275,12 @@ int shmq_topic_alter(shmq_connection *c, const char *topic,
     put.options.partitions = copy.partitions;
     put.options.max_message = copy.max_message;
     put.options.linger_ns = linger_from_ms(copy.group_linger_ms);
-    put.mask = (copy.partitions ? ALTER_PARTITIONS : 0) |
-               (copy.group_linger_ms ? ALTER_LINGER : 0) |
-               (copy.max_message ? ALTER_MAX_MESSAGE : 0);
+    fill_journal(&copy, &put.options);
+    put.mask = alter_mask(&copy);
     if (put.mask == 0)
         return error_set(why, SHMQ_EINVAL,
-                         "topic %s: nothing to change was given; partitions, group linger and max "
-                         "message can be changed",
+                         "topic %s: nothing to change was given; partitions, group linger, max "
+                         "message, sync interval and retention can be changed",
                          topic);
     protocol_begin(&put.header, PROTOCOL_TOPIC_ALTER, sizeof(put));
     return admin_ask(c, &put.header, &reply, sizeof(reply), why);
@@ -308,6 +336,9 @@ static struct shmq_topic_info show_topic(const struct protocol_topic_info *from)
         .producer_count = from->producer_count,
         .consumer_count = from->member_count,
         .quarantined = from->quarantined,
+        .sync_interval_ms = from->options.sync_interval_ns / NS_PER_MS,
+        .retain_bytes = from->options.retain_bytes,
+        .retain_ms = from->options.retain_ns / NS_PER_MS,
     };
 
     copy_text(info.name, sizeof(info.name), from->options.name, sizeof(from->options.name));
@@ -355,6 +386,16 @@ int shmq_topic_list(shmq_connection *c, shmq_topic_fn fn, void *context)
     return rc < 0 ? rc : admin_list(c, &list, why);
 }
 
+/* A journal goes back before the memory that there is now. */
+static uint64_t oldest_offset(const struct protocol_partition_info *from)
+{
+    uint64_t kept = from->base;
+
+    if (from->journal_files > 0)
+        kept = min_u64(kept, from->journal_first);
+    return max_u64(from->first, kept);
+}
+
 static int show_listed_partition(const void *element, struct admin_list *list)
 {
     struct protocol_partition_info from;
@@ -364,13 +405,18 @@ static int show_listed_partition(const void *element, struct admin_list *list)
     info = (struct shmq_partition_info){
         .partition = from.partition,
         .status = from.status,
-        .first_offset = max_u64(from.first, from.base),
+        .first_offset = oldest_offset(&from),
         .tail_offset = from.tail,
         .messages = from.records,
         .blocked_offset = from.blocker_offset,
         .blocked_client = from.blocker_client,
         .blocked_by = from.blocker, /* the same numbers: checked in admin_group.c */
         .producer_count = from.producer_count,
+        .durable_offset = from.durable,
+        .journal_first = from.journal_first,
+        .journal_bytes = from.journal_bytes,
+        .journal_files = from.journal_files,
+        .journal_error = from.journal_error,
     };
     list->request.after_id = (uint64_t)from.partition + 1;
     return list->fn.partition(&info, list->context);

@@ -4,6 +4,7 @@
  */
 #include "libshmq/attach.h"
 
+#include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 
@@ -261,6 +262,64 @@ void attachment_close(struct attachment *a, uint64_t deadline_ns)
     take_apart(a);
 }
 
+/* ---- the journal ----------------------------------------------------------------------------- */
+
+static int check_opened(const struct attachment *a, const struct control_call *call,
+                        const struct protocol_journal_opened *opened, struct error_buffer *why)
+{
+    bool sane = opened->present ? call->fd_count == 1 && opened->base % RECORD_UNIT == 0 &&
+                                      opened->next_base > opened->base &&
+                                      (opened->next_base == UINT64_MAX ||
+                                       (opened->next_base % RECORD_UNIT == 0 &&
+                                        opened->next_previous_end % RECORD_UNIT == 0 &&
+                                        opened->next_previous_end <= opened->next_base))
+                                : call->fd_count == 0;
+
+    if (sane && opened->log_base % RECORD_UNIT == 0)
+        return 0;
+    return error_set(
+        why, SHMQ_EPROTO,
+        "topic %.200s/%u: the supervisor's answer about its journal contradicts itself",
+        a->ring.state->name, a->partition);
+}
+
+int attachment_open_journal(struct attachment *a, uint64_t offset, uint64_t time_ns,
+                            uint64_t deadline_ns, unsigned flags,
+                            struct protocol_journal_opened *ret_opened, struct tracked_fd *ret_fd,
+                            struct error_buffer *why)
+{
+    struct protocol_journal_open request = {
+        .topic = a->topic,
+        .offset = offset,
+        .time_ns = time_ns,
+        .partition = a->partition,
+        .flags = time_ns != 0 ? JOURNAL_BY_TIME : 0,
+    };
+    struct protocol_journal_opened opened = {.present = 0};
+    struct control_call call = {
+        .request = &request.header,
+        .session = a->session,
+        .reply = &opened,
+        .reply_bytes = sizeof(opened),
+        .deadline_ns = deadline_ns,
+        .flags = flags,
+    };
+    int rc;
+
+    protocol_begin(&request.header, PROTOCOL_JOURNAL_OPEN, sizeof(request));
+    rc = control_run(a->connection, &call, why);
+    if (rc < 0)
+        return rc;
+    rc = check_opened(a, &call, &opened, why);
+    if (rc == 0) {
+        *ret_opened = opened;
+        if (opened.present)
+            handles_move_fd(ret_fd, &call.fds[0]);
+    }
+    control_drop_fds(&call);
+    return rc;
+}
+
 /* ---- questions ------------------------------------------------------------------------------- */
 
 int attachment_check_status(const struct attachment *a, struct error_buffer *why)
@@ -339,6 +398,29 @@ static uint64_t owner_of_claim(const struct ring *ring, uint64_t offset)
     return CLIENT_NONE;
 }
 
+void attachment_describe_journal(const struct attachment *a, char *text, size_t text_bytes)
+{
+    const struct state_segment *state = a->ring.state;
+    /* Relaxed: what to say, no more. Durable before tail: it never passes it. */
+    uint64_t durable = attachment_durable(a);
+    uint64_t behind = ring_tail(&a->ring) - durable;
+    int error = (int)atomic_load_explicit(&state->journal_error, memory_order_relaxed);
+    const char *reason = "it is being written";
+    const char *remedy = "try again";
+    char buffer[128];
+
+    if (error != 0) {
+        reason = error_errno_text(error, buffer, sizeof(buffer));
+        remedy = error == ENOSPC || error == EDQUOT ? "free some room on its disk"
+                                                    : "look at shmqd's log and at the disk";
+    } else if (client_is_dead((void *)(uintptr_t)a, CLIENT_SHMQD)) {
+        reason = "no supervisor is running";
+        remedy = "start shmqd";
+    }
+    (void)snprintf(text, text_bytes, "the journal is %" PRIu64 " bytes behind: %s; %s", behind,
+                   reason, remedy);
+}
+
 void attachment_describe_blocker(const struct attachment *a, char *text, size_t text_bytes)
 {
     const struct group_segment *group;
@@ -376,8 +458,7 @@ void attachment_describe_blocker(const struct attachment *a, char *text, size_t 
                        who, blocker.offset);
         break;
     case ROOM_DURABLE:
-        (void)snprintf(text, text_bytes,
-                       "the journal is %" PRIu64 " bytes behind; look at the disk", behind);
+        attachment_describe_journal(a, text, text_bytes);
         break;
     case ROOM_FREE:
     default:

@@ -43,6 +43,15 @@ int attachment_map_group(struct attachment *attachment, uint32_t gate, uint64_t 
                          bool writable, uint64_t deadline_ns, unsigned flags,
                          struct segment *ret_segment, struct error_buffer *why);
 
+/* Asks shmqd for a file of the partition's journal: the one in which `offset` lies, else the oldest above it; with
+ * `time_ns` not 0 the first in which something of that time or later may be. *ret_fd gets its descriptor if
+ * ret_opened->present. 0, and those of control_run(); what the reply says does not contradict itself. `flags` are
+ * control_call's. */
+int attachment_open_journal(struct attachment *attachment, uint64_t offset, uint64_t time_ns,
+                            uint64_t deadline_ns, unsigned flags,
+                            struct protocol_journal_opened *ret_opened, struct tracked_fd *ret_fd,
+                            struct error_buffer *why);
+
 /* `status` in S as an error: 0, SHMQ_ENOTOPIC (deleted), SHMQ_ECORRUPT (quarantined), with a
  * sentence. */
 int attachment_check_status(const struct attachment *attachment, struct error_buffer *why);
@@ -62,9 +71,31 @@ static inline bool attachment_is_over(const struct attachment *attachment)
     return status == PARTITION_DELETED || status == PARTITION_QUARANTINED;
 }
 
+/* Everything below is in the journal as the topic's durability promises; UINT64_MAX: it has none. */
+static inline uint64_t attachment_durable(const struct attachment *attachment)
+{
+    /* ORDER durable -> confirm: acquire: what is below can be read in a file, and has been synced; pairs with
+     * raise_durable() in daemon/flush_sync.c. */
+    return atomic_load_explicit(&attachment->ring.state->durable, memory_order_acquire);
+}
+
+/* Before sleeping for `durable` or for room that it gives: a flusher that naps gets up. No system call unless it
+ * does. */
+static inline void attachment_ring_flusher(const struct attachment *attachment)
+{
+    const struct ring *ring = &attachment->ring;
+
+    if (ring->durable)
+        (void)wait_wake(ring->wait, ATTENTION_NAP, ring->fence_mode);
+}
+
 /* Who holds the ring back, as a sentence without the topic: "group 'g' stands 4096 bytes behind
  * (pid 7, cat); …". */
 void attachment_describe_blocker(const struct attachment *attachment, char *text,
+                                 size_t text_bytes);
+
+/* What the journal waits for, in the same way: "the journal is 4096 bytes behind: No space left on device; …". */
+void attachment_describe_journal(const struct attachment *attachment, char *text,
                                  size_t text_bytes);
 
 /* Asks shmqd to resolve the claim at `offset`: for those who may not write P and D. */

@@ -12,12 +12,7 @@
 
 /* ---- views: policies block and reject -------------------------------------------------------- */
 
-static void pass_padding(struct shmq_consumer *c, struct consumer_partition *cp,
-                         uint64_t start) COLD;
-
-/* Nothing but padding from `start` on: no message comes of it that the program could commit, so it would hold
- * producers back until one does, or, with manual commit, for ever. What was returned before it goes first. */
-static void pass_padding(struct shmq_consumer *c, struct consumer_partition *cp, uint64_t start)
+void consumer_pass_padding(struct shmq_consumer *c, struct consumer_partition *cp, uint64_t start)
 {
     assignment_hold(cp, cp->reader.position);
     if (c->auto_commit || cp->committed == start)
@@ -85,7 +80,7 @@ static ALWAYS_INLINE uint32_t take_views(struct shmq_consumer *c, struct consume
         mark_loss(cp, messages - taken);
         count_messages(cp, taken);
     } else if (UNLIKELY(position != start)) {
-        pass_padding(c, cp, start);
+        consumer_pass_padding(c, cp, start);
     }
     return taken;
 }
@@ -133,10 +128,15 @@ static __attribute__((noinline)) uint32_t take_all(struct shmq_consumer *c,
         uint32_t most = min_u32(max - taken, c->prefetch);
         bool full = false;
 
-        give_up_views(c, cp);
+        if (UNLIKELY(cp->behind))
+            consumer_give_up_history(c, cp);
+        else
+            give_up_views(c, cp);
         if (UNLIKELY(c->stopped)) /* what was taken stays valid */
             break;
-        if (cp->copies)
+        if (UNLIKELY(cp->journaled))
+            taken += consumer_take_journaled(c, cp, messages + taken, most, &full);
+        else if (cp->copies)
             taken += consumer_take_copies(c, cp, messages + taken, most, &full);
         else
             taken += take_views(c, cp, messages + taken, most);
@@ -158,7 +158,7 @@ void consumer_commit_all(struct shmq_consumer *c)
     for (uint32_t i = 0; i < c->owned_count; i++) {
         struct consumer_partition *cp = c->owned[i];
 
-        if (!cp->copies)
+        if (!cp->copies && !cp->behind)
             assignment_hold(cp, cp->reader.position);
         if (cp->reader.position != cp->committed)
             (void)assignment_commit(c, cp);

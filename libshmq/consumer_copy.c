@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * consumer_copy.c: reading where producers wait for nobody (policy drop-old): copy, then validate; skip
- * what was overwritten, and count it. See consumer.h.
+ * consumer_copy.c: reading where producers wait for nobody (policies drop-old and spill): copy, then validate; skip
+ * what was overwritten, and count it, or go on in the journal. See consumer.h.
  *
  * Called by the channel's thread, within a poll. Nothing blocks; memory grows only for a message that is
  * larger than any before. If the process dies here nothing is owed: these readers hold nothing.
@@ -22,9 +22,7 @@ static void skip_lost(struct consumer_partition *cp, uint64_t from)
     uint64_t to = ring_resynchronise(consumer_ring(cp), from);
 
     cp->reader.position = to;
-    cp->lost_bytes += to - from;
-    cp->after_loss = true;
-    atomic_store_explicit(&cp->me->lost_bytes, cp->lost_bytes, memory_order_relaxed);
+    consumer_note_loss(cp, to - from);
 }
 
 /* The record at the reader's position does not fit into an empty arena. True: it does now. */
@@ -58,11 +56,12 @@ static uint32_t copy_batch(struct shmq_consumer *c, struct consumer_partition *c
 {
     struct ring_reader *reader = &cp->reader;
     uint64_t most = consumer_ring(cp)->capacity / 16; /* less to lose to a lapping producer */
+    uint64_t limit = cp->durable_only ? attachment_durable(cp->attachment) : UINT64_MAX;
     uint64_t start = reader->position;
     uint32_t taken = 0;
 
     *ret_end = COPY_DONE;
-    while (taken < max && reader->position - start < most) {
+    while (taken < max && reader->position - start < most && reader->position < limit) {
         unsigned char *to = c->arena + c->arena_used;
         uint32_t bytes = ring_copy(reader, to, c->arena_bytes - c->arena_used);
         struct record *copy = (struct record *)(void *)to;
@@ -80,6 +79,8 @@ static uint32_t copy_batch(struct shmq_consumer *c, struct consumer_partition *c
                 taken > 0 || ring_copy_valid(reader, reader->position) ? COPY_FULL : COPY_LAPPED;
             break;
         }
+        if (reader->position >= limit) /* behind padding that reached to it */
+            break;
         if (!fill_message(&messages[taken], to + RECORD_HEADER, bytes - RECORD_HEADER,
                           load_lengths(copy))) {
             if (ring_copy_valid(reader, reader->position))
@@ -124,18 +125,22 @@ uint32_t consumer_take_copies(struct shmq_consumer *c, struct consumer_partition
         *ret_full = end == COPY_FULL;
         if (taken == 0 && end != COPY_LAPPED)
             return 0;
+        if ((torn > 0 || taken == 0) && consumer_fall_behind(c, cp, start)) {
+            c->arena_used = arena_before;
+            return 0;
+        }
         if (torn == taken) {
             c->arena_used = arena_before;
             skip_lost(cp, start);
             continue;
         }
         if (torn > 0) {
-            cp->lost_bytes += messages[torn].offset - start;
-            cp->after_loss = true;
-            atomic_store_explicit(&cp->me->lost_bytes, cp->lost_bytes, memory_order_relaxed);
+            consumer_note_loss(cp, messages[torn].offset - start);
             taken -= torn;
             memmove(messages, messages + torn, taken * sizeof(*messages));
         }
+        cp->fresh = false;
+        cp->exact = true;
         mark_loss(cp, &messages[0]);
         count_messages(cp, taken);
         return taken;

@@ -23,12 +23,16 @@ struct joining {
     uint32_t gate;
     uint32_t member;
     uint32_t count;
+    bool durable_only;
     uint64_t deadline_ns;
 };
 
 static void close_partition(struct consumer_partition *cp)
 {
-    if (cp->attachment && !handles_forked(cp->attachment->connection->fork_count))
+    bool forked = cp->attachment && handles_forked(cp->attachment->connection->fork_count);
+
+    consumer_free_history(cp, forked);
+    if (cp->attachment && !forked)
         segment_unmap(&cp->group_mapping);
     attachment_close(cp->attachment, 0);
 }
@@ -59,6 +63,7 @@ static int open_partition(struct shmq_connection *c, const struct joining *joini
     cp->gate = &a->ring.state->gates[joining->gate];
     cp->wait = a->ring.wait;
     cp->copies = !a->ring.gated;
+    cp->durable_only = joining->durable_only && a->ring.durable;
     cp->fence_mode = a->ring.fence_mode;
     cp->batch = a->ring.capacity / 16;
     cp->index = index;
@@ -153,6 +158,7 @@ int consumer_grow(struct shmq_consumer *c, uint32_t count, uint64_t deadline_ns,
         .gate = c->gate,
         .member = c->member,
         .count = count,
+        .durable_only = c->durable_only,
         .deadline_ns = deadline_ns,
     };
     struct arrays arrays;
@@ -287,6 +293,7 @@ static int open_in_session(struct shmq_consumer *c, struct session *session, uin
         .gate = joined.gate,
         .member = joined.member,
         .count = joined.topic.options.partitions,
+        .durable_only = c->durable_only,
         .deadline_ns = deadline_ns,
     };
     rc = make_arrays(joining.count, &arrays)
@@ -297,6 +304,8 @@ static int open_in_session(struct shmq_consumer *c, struct session *session, uin
         leave(c->connection, &joining, max_u64(deadline_ns, clock_monotonic_ns() + CLOSE_NS));
         return error_prefix(why, rc, "topic %s", c->name);
     }
+    for (uint32_t i = 0; i < joining.count; i++)
+        arrays.partitions[i].pending_time = joined.created && c->from_time;
     use_joining(c, &joining, &arrays, event);
     rc = assignment_refresh(c, why);
     consumer_resume_watch(c);
@@ -327,6 +336,7 @@ int consumer_reopen(struct shmq_consumer *c, uint64_t deadline_ns, struct error_
     /* On a bus made anew, what this group has not seen begins at the beginning: an offset was of
      * the old one, and what came before we did is not to be missed. */
     c->from = FROM_EARLIEST;
+    c->from_time = false;
     if (rc == 0)
         rc = open_group(c, deadline_ns, why);
     if (rc == SHMQ_ENOBUS || rc == SHMQ_ETIMEOUT)
@@ -355,9 +365,9 @@ static int copy_options(const struct shmq_consumer_options *given, struct shmq_c
         return error_set(why, SHMQ_ENOTSUP,
                          "consumer: mode shared: this build has stream groups only; open it with "
                          "mode stream");
-    if (to->mode > SHMQ_MODE_SHARED || to->from > SHMQ_FROM_OFFSET || to->wait > SHMQ_WAIT_BLOCK ||
-        to->commit > SHMQ_COMMIT_MANUAL)
-        return error_set(why, SHMQ_EINVAL, "consumer: unknown mode, from, wait or commit");
+    if (to->mode > SHMQ_MODE_SHARED || to->from > SHMQ_FROM_TIME || to->wait > SHMQ_WAIT_BLOCK ||
+        to->commit > SHMQ_COMMIT_MANUAL || to->read > SHMQ_READ_DURABLE)
+        return error_set(why, SHMQ_EINVAL, "consumer: unknown mode, from, wait, commit or read");
     return 0;
 }
 
@@ -392,8 +402,11 @@ static struct shmq_consumer *make_consumer(shmq_channel *channel, const char *to
     c->auto_commit = options->commit == SHMQ_COMMIT_AUTO;
     c->wait = options->wait;
     c->spin_ns = (options->spin_us ? options->spin_us : SPIN_DEFAULT_US) * NS_PER_US;
-    c->from = options->from;
+    c->from_time = options->from == SHMQ_FROM_TIME;
+    c->from = c->from_time ? FROM_EARLIEST : options->from;
+    c->from_time_ns = options->from_time_ns;
     c->from_offset = options->from_offset;
+    c->durable_only = options->read == SHMQ_READ_DURABLE;
     memcpy(c->name, topic, strlen(topic) + 1);
     memcpy(c->group, options->group, strlen(options->group) + 1);
     return c;

@@ -3,11 +3,11 @@
  * consumer_wait.c: a poll that found nothing: looking around, spinning, sleeping; and the
  * descriptor that does it for epoll loops. See consumer.h.
  *
- * Sleeps on the data words of all owned partitions and on the event word of this client, never
- * longer than a second, and 20 ms while some partition's log goes on behind a record that is not
- * stamped: its producer may be dead, and shmqd is asked to look. Called by the channel's thread;
- * check_watched() by the notifier's. If the process dies here, an attention bit stays set, which
- * costs the next publisher a needless wake.
+ * Sleeps on the data words of all owned partitions (the words for `durable` of those of which only that is
+ * read) and on the event word of this client, never longer than a second, and 20 ms while some partition's
+ * log goes on behind a record that is not stamped: its producer may be dead, and shmqd is asked to look.
+ * Called by the channel's thread; check_watched() by the notifier's. If the process dies here, an attention
+ * bit stays set, which costs the next publisher a needless wake.
  */
 #include "libshmq/consumer.h"
 
@@ -82,6 +82,17 @@ static void open_added(struct shmq_consumer *c, uint64_t deadline_ns)
                             &ignored);
 }
 
+/* Where a group that was made for it begins by time. */
+static int seek_pending(struct shmq_consumer *c, struct error_buffer *why)
+{
+    int rc = consumer_seek_pending(c, clock_monotonic_ns() + CONTROL_GRACE_NS, why);
+
+    if (rc == 0)
+        return 0;
+    c->look_ns = clock_monotonic_ns() + WAIT_BLOCKED_NS;
+    return rc == SHMQ_ENOBUS || rc == SHMQ_ETIMEOUT || rc == SHMQ_ECLOSED ? 0 : rc;
+}
+
 int consumer_attend(struct shmq_consumer *c, uint64_t deadline_ns, struct error_buffer *why)
 {
     int rc = 0;
@@ -104,6 +115,8 @@ int consumer_attend(struct shmq_consumer *c, uint64_t deadline_ns, struct error_
     if (rc == 0)
         rc = assignment_refresh(c, why);
     assignment_release_views(c);
+    if (rc == 0)
+        rc = seek_pending(c, why);
     if (rc == 0)
         rc = tell_dead(c, why);
     if (c->failed)
@@ -146,8 +159,39 @@ static bool find_stuck(struct shmq_consumer *c, uint64_t now_ns)
     bool stuck = false;
 
     for (uint32_t i = 0; i < c->owned_count; i++)
-        stuck |= is_stuck(c->owned[i], now_ns);
+        stuck |= c->owned[i]->wait_bit == ATTENTION_DATA && is_stuck(c->owned[i], now_ns);
     return stuck;
+}
+
+/* ---- what is not durable yet ----------------------------------------------------------------- */
+
+/* Who reads only what is durable has no claim resolved: shmqd cannot journal what is behind it either, and sees to it
+ * itself. But its flusher may be napping. */
+static void ring_flushers(const struct shmq_consumer *c)
+{
+    for (uint32_t i = 0; i < c->owned_count; i++) {
+        const struct consumer_partition *cp = c->owned[i];
+
+        if (cp->wait_bit == ATTENTION_DURABLE &&
+            ring_tail(cp->reader.ring) > attachment_durable(cp->attachment))
+            attachment_ring_flusher(cp->attachment);
+    }
+}
+
+/* How long to sleep at most, for the sake of partitions that are read from the journal: nobody wakes us when it
+ * can be read again. */
+static uint64_t bound_by_journals(const struct shmq_consumer *c, uint64_t now_ns,
+                                  uint64_t timeout_ns)
+{
+    for (uint32_t i = 0; i < c->owned_count; i++) {
+        uint64_t retry_ns = consumer_history_retry_ns(c->owned[i]);
+
+        if (retry_ns != 0)
+            timeout_ns = min_u64(timeout_ns, retry_ns > now_ns ? retry_ns - now_ns : 0);
+        else if (c->owned[i]->behind)
+            timeout_ns = min_u64(timeout_ns, WAIT_BLOCKED_NS);
+    }
+    return timeout_ns;
 }
 
 /* ---- the notifier ---------------------------------------------------------------------------- */
@@ -165,6 +209,14 @@ static enum wait_notifier_state check_watched(void *context)
         uint64_t position = atomic_load_explicit(&cp->watched, memory_order_relaxed);
         uint64_t tail = ring_tail(ring);
 
+        if (cp->wait_bit == ATTENTION_DURABLE) {
+            if (attachment_durable(cp->attachment) <= position)
+                continue;
+            if (!atomic_load_explicit(&cp->watched_pauses, memory_order_relaxed))
+                return WAIT_NOTIFIER_READY;
+            blocked = true;
+            continue;
+        }
         if (tail == position)
             continue;
         if (ring_is_stamped(ring, position) || tail - position > ring->capacity)
@@ -188,7 +240,7 @@ void consumer_resume_watch(struct shmq_consumer *c)
         return;
     points = calloc((size_t)c->owned_count + 1, sizeof(*points));
     for (uint32_t i = 0; points && i < c->owned_count; i++)
-        points[i] = (struct wait_point){c->owned[i]->wait, ATTENTION_DATA};
+        points[i] = (struct wait_point){c->owned[i]->wait, c->owned[i]->wait_bit};
     /* Without memory nothing is watched but the event: readable late, with the next event. */
     if (wait_notifier_watch(c->notifier, points, points ? c->owned_count : 0, c->event) < 0)
         c->stopped = true; /* and the next poll tries again */
@@ -199,9 +251,14 @@ static void rearm(struct shmq_consumer *c)
 {
     if (!c->notifier)
         return;
-    for (uint32_t i = 0; i < c->owned_count; i++)
-        atomic_store_explicit(&c->owned[i]->watched, c->owned[i]->reader.position,
+    for (uint32_t i = 0; i < c->owned_count; i++) {
+        struct consumer_partition *cp = c->owned[i];
+
+        atomic_store_explicit(&cp->watched, cp->reader.position, memory_order_relaxed);
+        atomic_store_explicit(&cp->watched_pauses, consumer_history_retry_ns(cp) != 0,
                               memory_order_relaxed);
+    }
+    ring_flushers(c);
     wait_notifier_rearm(c->notifier, c->event_seen);
 }
 
@@ -232,8 +289,13 @@ static uint32_t prepare_words(struct shmq_consumer *c)
 {
     uint32_t count = 0;
 
-    for (uint32_t i = 0; i < c->owned_count; i++)
-        c->words[count++] = wait_prepare(c->owned[i]->wait, ATTENTION_DATA);
+    for (uint32_t i = 0; i < c->owned_count; i++) {
+        const struct consumer_partition *cp = c->owned[i];
+
+        /* While its journal cannot be read, `durable` moves in vain. */
+        if (consumer_history_retry_ns(cp) == 0)
+            c->words[count++] = wait_prepare(cp->wait, cp->wait_bit);
+    }
     c->words[count++] = (struct wait_word){c->event, c->event_seen};
     return count;
 }
@@ -270,31 +332,38 @@ static int sleep_once(struct shmq_consumer *c, struct shmq_message *messages, ui
 {
     uint32_t begun = begin_crew(c);
     uint32_t count = prepare_words(c);
+    uint32_t paths = c->paths;
     uint64_t now_ns, timeout_ns;
     uint32_t taken;
 
     wait_barrier(c->session->fence_mode);
+    ring_flushers(c);
     taken = consumer_take(c, messages, max);
     if (taken > 0)
         return (int)taken;
     now_ns = clock_monotonic_ns();
-    if (is_due(c, now_ns))
+    if (is_due(c, now_ns) || c->paths != paths) /* other words are to be slept on by now */
         return 0;
     timeout_ns = min_u64(deadline_ns > now_ns ? deadline_ns - now_ns : 0, c->look_ns - now_ns);
     if (find_stuck(c, now_ns))
         timeout_ns = min_u64(timeout_ns, WAIT_BLOCKED_NS);
+    timeout_ns = bound_by_journals(c, now_ns, timeout_ns);
     *ret_over = !sleep_on(c, begun, count, timeout_ns) || deadline_passed(deadline_ns);
     /* Before the next sleep is prepared, whose barrier takes longer than all else here. */
     return is_due(c, now_ns) ? 0 : (int)consumer_take(c, messages, max);
 }
 
-/* Until `until_ns`. Positive: messages; 0: not yet. */
+/* Until `until_ns`. Positive: messages; 0: not yet; negative: a journal cannot be read. */
 static int spin(struct shmq_consumer *c, struct shmq_message *messages, uint32_t max,
                 uint64_t until_ns)
 {
     uint64_t now_ns = clock_monotonic_ns();
 
     while (now_ns < until_ns && !is_due(c, now_ns)) {
+        int rc = consumer_tell_history(c);
+
+        if (rc < 0)
+            return rc;
         for (int i = 0; i < SPIN_ROUND; i++) {
             uint32_t taken = consumer_take(c, messages, max);
 
@@ -304,6 +373,7 @@ static int spin(struct shmq_consumer *c, struct shmq_message *messages, uint32_t
         }
         now_ns = clock_monotonic_ns();
         (void)find_stuck(c, now_ns);
+        ring_flushers(c);
     }
     return 0;
 }
@@ -353,7 +423,11 @@ int consumer_wait(struct shmq_consumer *c, struct shmq_message *messages, uint32
         if (over || now_ns >= deadline_ns) {
             (void)find_stuck(c, now_ns); /* who polls without waiting still asks in the end */
             rearm(c);
-            return (int)consumer_take(c, messages, max);
+            rc = (int)consumer_take(c, messages, max);
+            return rc != 0 ? rc : consumer_tell_history(c);
         }
+        rc = consumer_tell_history(c);
+        if (rc < 0)
+            return rc;
     }
 }

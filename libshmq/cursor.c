@@ -42,10 +42,10 @@ uint64_t cursor_attach(const struct ring *ring, struct group_segment *group, uin
     return x;
 }
 
-int cursor_commit(struct group_segment *group, uint64_t *word, uint64_t to)
+int cursor_move(struct group_segment *group, uint64_t *word, uint64_t to, bool gates)
 {
     uint64_t expected = *word;
-    uint64_t wanted = cursor_make(cursor_generation(expected), cursor_gates(expected), to);
+    uint64_t wanted = cursor_make(cursor_generation(expected), gates, to);
 
     /* ORDER commit -> refresh: release, so that our reads of what the cursor leaves behind, and
      * the hold that we set before, are done first; pairs with the acquire loads of producers. */
@@ -54,6 +54,26 @@ int cursor_commit(struct group_segment *group, uint64_t *word, uint64_t to)
         return SHMQ_EFENCED;
     *word = wanted;
     return 0;
+}
+
+int cursor_commit(struct group_segment *group, uint64_t *word, uint64_t to)
+{
+    return cursor_move(group, word, to, cursor_gates(*word));
+}
+
+int cursor_commit_gating(const struct ring *ring, struct group_segment *group, uint64_t *word,
+                         uint64_t to)
+{
+    int rc = cursor_move(group, word, to, true);
+
+    if (rc < 0)
+        return rc;
+    /* ORDER attach -> refresh: the cursor before the look at head, and both before the hold moves up: a producer
+     * that read the old cursor, and will read the new hold, has raised head before we look. */
+    atomic_thread_fence(memory_order_seq_cst);
+    if (atomic_load_explicit(&ring->producers->head, memory_order_acquire) <= to)
+        return 0;
+    return cursor_move(group, word, to, false);
 }
 
 uint32_t cursor_fence(struct group_segment *group)

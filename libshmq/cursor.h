@@ -92,6 +92,15 @@ uint64_t cursor_attach(const struct ring *ring, struct group_segment *group, uin
  * copy of the cursor. */
 int cursor_commit(struct group_segment *group, uint64_t *word, uint64_t to);
 
+/* The same, and says whether the group holds producers back from here on. */
+int cursor_move(struct group_segment *group, uint64_t *word, uint64_t to, bool gates);
+
+/* Moves a cursor that does not gate (its group was behind the ring of a durable topic) to `to`, and has it gate
+ * there if no producer has announced to overwrite that: else it does not gate yet, the next commit tries
+ * again. The member's hold is at `to` or below until this returns. As cursor_commit(). */
+int cursor_commit_gating(const struct ring *ring, struct group_segment *group, uint64_t *word,
+                         uint64_t to);
+
 /* Step 1 of a hand-over, by shmqd: from now on commits of the earlier generation fail. Returns
  * the new generation. */
 uint32_t cursor_fence(struct group_segment *group);

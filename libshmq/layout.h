@@ -171,7 +171,9 @@ struct state_segment {
 
     _Atomic uint64_t
         durable; /* everything below is on disk as promised; UINT64_MAX without a journal */
-    unsigned char reserved1[120];
+    _Atomic uint64_t journal_messages; /* in the journal below `durable`; a statistic */
+    _Atomic uint32_t journal_error;    /* errno for which the journal does not get on; 0: it does */
+    unsigned char reserved1[108];
 
     _Atomic uint64_t gate_epoch;      /* +1 whenever a gate was entered or opened */
     _Atomic uint32_t gate_count;      /* gates[0..gate_count) were ever used */
@@ -231,10 +233,12 @@ static_assert(offsetof(struct producers_segment, slots) == 384, "slots");
 
 /* ---- W: who sleeps --------------------------------------------------------------------------- */
 
-#define ATTENTION_DATA     1u /* somebody sleeps until there is a record */
-#define ATTENTION_ROOM     2u /* somebody sleeps until there is room */
-#define ATTENTION_DOORBELL 4u /* shmqd wants an eventfd write */
-#define ATTENTION_CLOSED   8u /* a hint: the truth is state_segment.status */
+#define ATTENTION_DATA     1u  /* somebody sleeps until there is a record */
+#define ATTENTION_ROOM     2u  /* somebody sleeps until there is room */
+#define ATTENTION_DOORBELL 4u  /* the flusher sleeps: who publishes rings */
+#define ATTENTION_CLOSED   8u  /* a hint: the truth is state_segment.status */
+#define ATTENTION_DURABLE  16u /* somebody sleeps until `durable` moves */
+#define ATTENTION_NAP      32u /* the flusher naps: who waits for `durable` or for room rings */
 
 struct wait_segment {
     struct segment_header header;
@@ -242,7 +246,9 @@ struct wait_segment {
     unsigned char reserved0[124];
     _Atomic uint32_t data_seq; /* futex words, bumped before every wake */
     _Atomic uint32_t room_seq;
-    unsigned char reserved1[120];
+    _Atomic uint32_t bell_seq; /* DOORBELL and NAP */
+    _Atomic uint32_t durable_seq;
+    unsigned char reserved1[112];
 };
 static_assert(offsetof(struct wait_segment, attention) == 128, "attention");
 static_assert(offsetof(struct wait_segment, data_seq) == 256, "sequence words");

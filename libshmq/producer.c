@@ -48,8 +48,8 @@ static int publish_noticed(struct shmq_producer *p, struct shmq_message *message
 {
     int rc = 0;
 
-    if (attention & ATTENTION_DATA)
-        wait_wake_slow(pp->wait, ATTENTION_DATA);
+    if (attention & (ATTENTION_DATA | ATTENTION_DOORBELL))
+        wait_wake_slow(pp->wait, attention & (ATTENTION_DATA | ATTENTION_DOORBELL));
     if (attention & ATTENTION_CLOSED) {
         rc = producer_after_closed(p, pp->index, handles_error(p->connection->serial));
         if (rc == 1) /* it went to a bus that is gone: once more */
@@ -74,7 +74,7 @@ static ALWAYS_INLINE uint32_t finish_one(struct producer_partition *pp, struct r
     return attention;
 }
 
-#define ATTENTION_OF_PUBLISH (ATTENTION_DATA | ATTENTION_CLOSED)
+#define ATTENTION_OF_PUBLISH (ATTENTION_DATA | ATTENTION_DOORBELL | ATTENTION_CLOSED)
 
 /* Small records come so fast that each would wait for its lines to come back from the reader, who had
  * them a lap ago. So those of a successor are fetched, all of them: half of a pair of lines is worse than
@@ -94,11 +94,11 @@ static ALWAYS_INLINE void prefetch_successor(const char *record, uint64_t length
     }
 }
 
-/* A body and nothing else, to a partition that is gated and needs no fence. `multi` and `small` are
+/* A body and nothing else, to a partition that is gated and needs no fence. `multi`, `small` and `durable` are
  * constants: each caller gets code of its own. */
 static ALWAYS_INLINE int publish_plain(struct shmq_producer *p, struct producer_partition *pp,
                                        struct shmq_message *message, uint64_t length,
-                                       uint64_t timestamp_ns, bool multi, bool small)
+                                       uint64_t timestamp_ns, bool multi, bool small, bool durable)
 {
     uint64_t offset;
 
@@ -115,8 +115,12 @@ static ALWAYS_INLINE int publish_plain(struct shmq_producer *p, struct producer_
         copy_small(record->payload, message->body, length);
     else
         copy_body(record->payload, message->body, length);
-    ring_fill_header(record, pp->ring.slot_index, (uint32_t)length, timestamp_ns, 0, 0,
-                     RECORD_TYPE_DATA);
+    if (durable)
+        ring_fill_sealed_header(record, pp->ring.slot_index, (uint32_t)length, timestamp_ns,
+                                message->body);
+    else
+        ring_fill_header(record, pp->ring.slot_index, (uint32_t)length, timestamp_ns, 0, 0,
+                         RECORD_TYPE_DATA);
     uint32_t attention = finish_one(pp, record, offset, timestamp_ns, message, false);
 
     return UNLIKELY(attention & ATTENTION_OF_PUBLISH) ? publish_noticed(p, message, pp, attention)
@@ -155,27 +159,35 @@ static int publish_any(struct shmq_producer *p, struct shmq_message *message, ui
         return publish_without_room(p, message, partition);
     struct record *record = ring_record(ring->data, ring->mask, offset);
 
-    producer_write(record, ring->slot_index, (uint32_t)length, timestamp_ns, message);
+    producer_write(record, ring->slot_index, (uint32_t)length, timestamp_ns, message,
+                   ring->durable);
     uint32_t attention = finish_one(pp, record, offset, timestamp_ns, message, pp->fence_mode);
 
     return UNLIKELY(attention & ATTENTION_OF_PUBLISH) ? publish_noticed(p, message, pp, attention)
                                                       : 0;
 }
 
-/* Plain, but not small. */
-static __attribute__((noinline)) int publish_large(struct shmq_producer *p,
-                                                   struct shmq_message *message,
-                                                   uint64_t timestamp_ns)
+/* Plain, but not small, or to a durable topic. */
+static __attribute__((noinline)) int publish_larger(struct shmq_producer *p,
+                                                    struct shmq_message *message,
+                                                    uint64_t timestamp_ns)
 {
     struct producer_partition *pp = p->turn;
-
-    if (pp->path == PUBLISH_FENCED)
-        return publish_any(p, message, timestamp_ns);
     uint64_t length = message->body_length;
 
-    return pp->path == PUBLISH_SINGLE
-               ? publish_plain(p, pp, message, length, timestamp_ns, false, false)
-               : publish_plain(p, pp, message, length, timestamp_ns, true, false);
+    switch ((enum publish_path)pp->path) {
+    case PUBLISH_SINGLE:
+        return publish_plain(p, pp, message, length, timestamp_ns, false, false, false);
+    case PUBLISH_MULTI:
+        return publish_plain(p, pp, message, length, timestamp_ns, true, false, false);
+    case PUBLISH_SINGLE_DURABLE:
+        return publish_plain(p, pp, message, length, timestamp_ns, false, false, true);
+    case PUBLISH_MULTI_DURABLE:
+        return publish_plain(p, pp, message, length, timestamp_ns, true, false, true);
+    case PUBLISH_ANY:
+        break;
+    }
+    return publish_any(p, message, timestamp_ns);
 }
 
 NO_CANARY int shmq_publish(shmq_producer *p, struct shmq_message *message)
@@ -190,16 +202,16 @@ NO_CANARY int shmq_publish(shmq_producer *p, struct shmq_message *message)
     uint64_t timestamp_ns = producer_timestamp(p);
 
     if (!is_plain(p, message, p->small_bound))
-        return is_plain(p, message, p->lengths_bound) ? publish_large(p, message, timestamp_ns)
+        return is_plain(p, message, p->lengths_bound) ? publish_larger(p, message, timestamp_ns)
                                                       : publish_any(p, message, timestamp_ns);
     struct producer_partition *pp = p->turn;
     uint64_t length = message->body_length;
 
     if (LIKELY(pp->path == PUBLISH_SINGLE))
-        return publish_plain(p, pp, message, length, timestamp_ns, false, true);
+        return publish_plain(p, pp, message, length, timestamp_ns, false, true, false);
     if (LIKELY(pp->path == PUBLISH_MULTI))
-        return publish_plain(p, pp, message, length, timestamp_ns, true, true);
-    return publish_any(p, message, timestamp_ns);
+        return publish_plain(p, pp, message, length, timestamp_ns, true, true, false);
+    return publish_larger(p, message, timestamp_ns);
 }
 
 /* One attempt after attending. 0, an error, or 1: the partitions changed, or the bus; again. */
@@ -227,11 +239,12 @@ static int publish_attempt(struct shmq_producer *p, struct shmq_message *message
     struct record *record = ring_record(pp->ring.data, pp->ring.mask, offset);
     uint64_t timestamp_ns = producer_timestamp(p);
 
-    producer_write(record, pp->ring.slot_index, (uint32_t)length, timestamp_ns, message);
+    producer_write(record, pp->ring.slot_index, (uint32_t)length, timestamp_ns, message,
+                   pp->ring.durable);
     uint32_t attention = finish_one(pp, record, offset, timestamp_ns, message, pp->fence_mode);
 
-    if (attention & ATTENTION_DATA)
-        wait_wake_slow(pp->wait, ATTENTION_DATA);
+    if (attention & (ATTENTION_DATA | ATTENTION_DOORBELL))
+        wait_wake_slow(pp->wait, attention & (ATTENTION_DATA | ATTENTION_DOORBELL));
     return attention & ATTENTION_CLOSED ? producer_after_closed(p, partition, why) : 0;
 }
 
@@ -391,7 +404,7 @@ int shmq_commit(struct shmq_claim *claim)
     ring_begin_record(&pp->ring, claim->offset, length, producer_timestamp(p), p->claim_key_length,
                       0, RECORD_TYPE_DATA);
     ring_commit(&pp->ring, claim->offset, record_size(length));
-    uint32_t attention = wait_wake(pp->wait, ATTENTION_DATA, pp->fence_mode);
+    uint32_t attention = wait_wake(pp->wait, ATTENTION_DATA | ATTENTION_DOORBELL, pp->fence_mode);
 
     p->claimed = false;
     producer_bound_lengths(p);
@@ -416,7 +429,8 @@ int shmq_abort(struct shmq_claim *claim)
     struct producer_partition *pp = &p->partitions[claim->partition];
 
     ring_abort(&pp->ring, claim->offset);
-    (void)wait_wake(pp->wait, ATTENTION_DATA, pp->fence_mode); /* readers behind it may go on */
+    (void)wait_wake(pp->wait, ATTENTION_DATA | ATTENTION_DOORBELL,
+                    pp->fence_mode); /* readers behind it may go on */
     p->claimed = false;
     producer_bound_lengths(p);
     claim->producer = NULL;

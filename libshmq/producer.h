@@ -14,6 +14,7 @@
  *   producer.c         publish, claim, commit, abort: the hot path
  *   producer_batch.c   publish_batch
  *   producer_room.c    waiting for room, who holds the ring, closed partitions
+ *   producer_confirm.c confirm: waiting until a message is durable
  *   producer_open.c    open, close, new partitions, opening anew in another session
  */
 #ifndef SHMQ_PRODUCER_H
@@ -36,9 +37,11 @@
 
 /* Which code publishes to a partition: decided when it is opened. */
 enum publish_path {
-    PUBLISH_SINGLE = 0, /* one producer, gated, membarrier mode */
-    PUBLISH_MULTI = 1,  /* several producers, gated, membarrier mode */
-    PUBLISH_FENCED = 2, /* drop-old, spill, fence mode */
+    PUBLISH_SINGLE = 0,         /* one producer, gated, membarrier mode */
+    PUBLISH_MULTI = 1,          /* several producers, the same */
+    PUBLISH_SINGLE_DURABLE = 2, /* one producer, gated, membarrier mode, with a journal */
+    PUBLISH_MULTI_DURABLE = 3,
+    PUBLISH_ANY = 4, /* drop-old, spill, fence mode */
 };
 
 struct producer_partition {
@@ -48,7 +51,8 @@ struct producer_partition {
     uint32_t index;
     uint8_t path; /* enum publish_path */
     bool fence_mode;
-    int dead; /* 0, or why nothing is written any more: limit is 0 then */
+    bool doubtful; /* other memory took along what was not durable, and nobody has been told */
+    int dead;      /* 0, or why nothing is written any more: limit is 0 then */
     struct attachment *attachment;
     uint64_t stuck_offset; /* the claim that was last found in the way, */
     uint64_t stuck_ns;     /* and since when */
@@ -102,6 +106,11 @@ void producer_look_at_groups(struct shmq_producer *producer) COLD;
  * others now, choose again. A deadline that has passed: does not wait. */
 int producer_make_room(struct shmq_producer *producer, uint32_t partition, uint64_t size,
                        uint64_t deadline_ns, bool *ret_moved, struct error_buffer *why) COLD;
+
+/* What may have happened to the partition while something was waited for. 0, or an error that ends that; the partitions
+ * may be others afterwards (`layout`). No claim is outstanding. */
+int producer_look_around(struct shmq_producer *producer, uint32_t partition, uint64_t deadline_ns,
+                         struct error_buffer *why) COLD;
 
 /* After a stamp on a partition whose attention says CLOSED. 0: it counts. 1: it went to a bus that
  * is gone: publish again. Negative: it does not count. */
@@ -241,7 +250,7 @@ static inline void producer_bound_lengths(struct shmq_producer *producer)
 /* Header and payload of a claimed record, all but its stamp. */
 static ALWAYS_INLINE void producer_write(struct record *record, uint16_t slot_index,
                                          uint32_t length, uint64_t timestamp_ns,
-                                         const struct shmq_message *message)
+                                         const struct shmq_message *message, bool durable)
 {
     unsigned char *to = record->payload;
 
@@ -256,6 +265,8 @@ static ALWAYS_INLINE void producer_write(struct record *record, uint16_t slot_in
     copy_bytes(to, message->body, message->body_length);
     ring_fill_header(record, slot_index, length, timestamp_ns, message->key_length,
                      message->headers_length, RECORD_TYPE_DATA);
+    if (durable)
+        ring_seal_record(record);
 }
 
 static ALWAYS_INLINE struct producer_partition *producer_take_turn(struct shmq_producer *producer)

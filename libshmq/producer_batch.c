@@ -103,17 +103,18 @@ static struct run measure_run(struct shmq_producer *p, const struct shmq_message
 /* Writes one record at `record`, all but its stamp, and says where it went. Returns its size. */
 static ALWAYS_INLINE uint64_t write_one(const struct producer_partition *pp, struct record *record,
                                         uint64_t offset, uint64_t timestamp_ns, uint32_t partition,
-                                        struct shmq_message *message)
+                                        uint64_t small, struct shmq_message *message)
 {
     uint64_t length = message_lengths(message);
 
-    if (LIKELY(length <= PUBLISH_SMALL)) { /* a body and nothing else */
+    if (LIKELY(length < small)) { /* a body and nothing else, and no checksum */
         copy_small(record->payload, message->body, length);
         ring_fill_header(record, pp->ring.slot_index, (uint32_t)length, timestamp_ns, 0, 0,
                          RECORD_TYPE_DATA);
     } else {
         length = message_length(message);
-        producer_write(record, pp->ring.slot_index, (uint32_t)length, timestamp_ns, message);
+        producer_write(record, pp->ring.slot_index, (uint32_t)length, timestamp_ns, message,
+                       pp->ring.durable);
     }
     message->offset = offset;
     message->timestamp_ns = timestamp_ns;
@@ -131,6 +132,7 @@ static uint32_t write_run(struct shmq_producer *p, struct shmq_message *messages
     uint64_t timestamp_ns = producer_timestamp(p);
     uint32_t partition = run->partition;
     uint64_t salt = pp->ring.salt;
+    uint64_t small = pp->ring.durable ? 0 : PUBLISH_SMALL + 1;
     uint64_t size = record_size(message_length(&messages[0]));
     unsigned char *to = (unsigned char *)first + size;
     uint64_t at = offset + size;
@@ -138,16 +140,16 @@ static uint32_t write_run(struct shmq_producer *p, struct shmq_message *messages
     for (uint32_t i = 1; i < run->count; i++) {
         struct record *record = (struct record *)(void *)to;
 
-        size = write_one(pp, record, at, timestamp_ns, partition, &messages[i]);
+        size = write_one(pp, record, at, timestamp_ns, partition, small, &messages[i]);
         ring_stamp_record(record, salt, at, RECORD_COMMITTED);
         at += size;
         to += size;
     }
     /* The first one last, at whose line a reader that waits is looking: now all of them are there. */
-    (void)write_one(pp, first, offset, timestamp_ns, partition, &messages[0]);
+    (void)write_one(pp, first, offset, timestamp_ns, partition, small, &messages[0]);
     ring_stamp_record(first, salt, offset, RECORD_COMMITTED);
     ring_release_claim(pp->ring.slot, run->count);
-    return wait_wake(pp->wait, ATTENTION_DATA, pp->fence_mode);
+    return wait_wake(pp->wait, ATTENTION_DATA | ATTENTION_DOORBELL, pp->fence_mode);
 }
 
 /* 0, an error, or 1: choose again. A long run that has no room now shrinks to its first message,

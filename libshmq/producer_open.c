@@ -34,9 +34,12 @@ static void init_partition(struct producer_partition *pp, struct attachment *a)
     pp->attachment = a;
     pp->wait = a->ring.wait;
     pp->fence_mode = a->ring.fence_mode;
-    pp->path = pp->ring.overwrites ? PUBLISH_FENCED
-               : pp->ring.multi    ? PUBLISH_MULTI
-                                   : PUBLISH_SINGLE;
+    if (pp->ring.overwrites)
+        pp->path = PUBLISH_ANY;
+    else if (pp->ring.durable)
+        pp->path = pp->ring.multi ? PUBLISH_MULTI_DURABLE : PUBLISH_SINGLE_DURABLE;
+    else
+        pp->path = pp->ring.multi ? PUBLISH_MULTI : PUBLISH_SINGLE;
 }
 
 /* A quarantined partition, which shmqd opens for nobody: its place is kept, and its claims find no
@@ -161,6 +164,18 @@ static int find_topic(struct shmq_producer *p, const struct session *session, ui
     return 0;
 }
 
+/* The memory is another one, and in the old one there was something that is in no journal: as whoever confirms a
+ * message confirms all before it, that has to be told first. */
+static bool is_doubtful(const struct producer_partition *old, const struct producer_partition *pp)
+{
+    const struct attachment *a = old->attachment;
+
+    if (!a || !a->ring.durable || !pp->attachment)
+        return old->doubtful;
+    return old->doubtful || (pp->attachment->ring.state->base != a->ring.state->base &&
+                             ring_tail(&a->ring) > attachment_durable(a));
+}
+
 /* Opens the topic in this session and uses it. The partitions that were stay allocated to the
  * caller. */
 static int open_in_session(struct shmq_producer *p, struct session *session, uint64_t deadline_ns,
@@ -186,6 +201,8 @@ static int open_in_session(struct shmq_producer *p, struct session *session, uin
         free(partitions);
         return error_prefix(why, rc, "topic %s", p->name);
     }
+    for (uint32_t i = 0; i < count && i < p->partition_count; i++)
+        partitions[i].doubtful = is_doubtful(&p->partitions[i], &partitions[i]);
     close_partitions(p, 0); /* of an earlier session: it is over */
     session_release(p->session);
     p->session = session_reference(session);

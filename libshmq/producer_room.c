@@ -201,6 +201,9 @@ static int sleep_for_room(struct shmq_producer *p, struct producer_partition *pp
     words[1] = (struct wait_word){p->event, p->event_seen};
     wait_barrier(pp->fence_mode);
     rc = ring_refresh_limit(&pp->ring, size, deadline_ns);
+    /* The journal gates as well, and its flusher may be napping. */
+    if (rc == RING_NO_ROOM)
+        attachment_ring_flusher(pp->attachment);
     if (rc == RING_NO_ROOM)
         (void)wait_sleep(words, 2, min_u64(WAIT_BLOCKED_NS, deadline_left_ns(deadline_ns)));
     return rc;
@@ -211,6 +214,7 @@ static int spin_for_room(struct producer_partition *pp, uint64_t size, uint64_t 
     uint64_t until_ns = min_u64(clock_monotonic_ns() + SPIN_NS, deadline_ns);
     int rc;
 
+    attachment_ring_flusher(pp->attachment);
     do {
         rc = ring_refresh_limit(&pp->ring, size, deadline_ns);
         for (int i = 0; rc == RING_NO_ROOM && i < 32; i++)
@@ -219,13 +223,16 @@ static int spin_for_room(struct producer_partition *pp, uint64_t size, uint64_t 
     return rc;
 }
 
-/* Whatever may have happened to the partition while there was no room. */
-static int look_around(struct shmq_producer *p, uint32_t partition, uint64_t deadline_ns,
-                       struct error_buffer *why)
+int producer_look_around(struct shmq_producer *p, uint32_t partition, uint64_t deadline_ns,
+                         struct error_buffer *why)
 {
-    if (producer_is_called(p) || session_is_over(p->session, p->connection))
-        return producer_attend(p, deadline_ns, why);
-    return look_at_status(p, partition, why);
+    int rc = 0;
+
+    if (producer_is_called(p) || session_is_over(p->session, p->connection) ||
+        clock_monotonic_ns() >= p->look_ns)
+        rc = producer_attend(p, deadline_ns, why);
+    /* It may be the only one that is dead, which ends no producer, but whoever waits for it. */
+    return rc == 0 && partition < p->partition_count ? look_at_status(p, partition, why) : rc;
 }
 
 int producer_make_room(struct shmq_producer *p, uint32_t partition, uint64_t size,
@@ -257,7 +264,7 @@ int producer_make_room(struct shmq_producer *p, uint32_t partition, uint64_t siz
         deadline_ns = clock_monotonic_ns();
     rc = spin_for_room(pp, size, deadline_ns);
     while (rc != RING_OK) {
-        int seen = look_around(p, partition, deadline_ns, why);
+        int seen = producer_look_around(p, partition, deadline_ns, why);
 
         if (seen < 0)
             return seen;

@@ -63,6 +63,13 @@ static bool slot_request_ok(const void *message)
     return request->partition < PARTITIONS_MAX && request->slot < SLOTS_MAX;
 }
 
+static bool journal_open_ok(const void *message)
+{
+    const struct protocol_journal_open *request = message;
+
+    return request->partition < PARTITIONS_MAX && (request->flags & ~JOURNAL_BY_TIME) == 0;
+}
+
 static bool group_join_ok(const void *message)
 {
     const struct protocol_group_join *request = message;
@@ -104,6 +111,8 @@ static const struct request_rule *find_rule(unsigned type)
         [PROTOCOL_SLOT_CLOSE] = {"slot close", sizeof(struct protocol_slot_request),
                                  slot_request_ok},
         [PROTOCOL_RESOLVE] = {"resolve", sizeof(struct protocol_slot_request), slot_request_ok},
+        [PROTOCOL_JOURNAL_OPEN] = {"journal open", sizeof(struct protocol_journal_open),
+                                   journal_open_ok},
         [PROTOCOL_GROUP_JOIN] = {"group join", sizeof(struct protocol_group_join), group_join_ok},
         [PROTOCOL_GROUP_LEAVE] = {"group leave", sizeof(struct protocol_group_request),
                                   group_request_ok},

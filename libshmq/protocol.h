@@ -41,6 +41,7 @@ enum protocol_type {
     PROTOCOL_PARTITION_OPEN = 20,
     PROTOCOL_SLOT_CLOSE = 21,
     PROTOCOL_RESOLVE = 22,
+    PROTOCOL_JOURNAL_OPEN = 23,
 
     PROTOCOL_GROUP_JOIN = 30,
     PROTOCOL_GROUP_LEAVE = 31,
@@ -113,6 +114,10 @@ struct protocol_topic_request {
 #define ALTER_PARTITIONS    1u
 #define ALTER_LINGER        2u
 #define ALTER_MAX_MESSAGE   4u
+#define ALTER_RETAIN_BYTES  8u
+#define ALTER_RETAIN_TIME   16u
+#define ALTER_SYNC_INTERVAL 32u
+#define ALTER_ALL           63u
 
 struct protocol_topic_put {
     struct protocol_header header;
@@ -170,6 +175,14 @@ struct protocol_partition_info { /* PARTITION_LIST; after_id = partition + 1 */
     uint32_t blocker; /* enum room_holder; FREE: producers have room */
     uint32_t blocker_gate;
     uint32_t producer_count;
+    uint32_t journal_error; /* errno for which the journal does not get on; 0: it does */
+    uint64_t durable;       /* UINT64_MAX: no journal */
+    uint64_t
+        journal_first; /* oldest offset in the journal; where it has no file yet, the log's base */
+    uint64_t journal_bytes; /* of its files, on disk */
+    uint64_t journal_syncs;
+    uint64_t journal_damaged; /* records that were not journaled because their checksum was wrong */
+    uint32_t journal_files;
     uint32_t reserved;
 };
 
@@ -201,6 +214,31 @@ struct protocol_slot_request {
     uint64_t offset; /* RESOLVE */
     uint32_t partition;
     uint32_t slot; /* SLOT_CLOSE */
+};
+
+/* JOURNAL_OPEN: the file in which `offset` lies, or else the oldest that begins above it: with the reply
+ * a read-only descriptor. The reply's `base` 0 and no descriptor: nothing at or above `offset` is in a file. */
+struct protocol_journal_open {
+    struct protocol_header header;
+    uint64_t topic;
+    uint64_t offset;
+    uint64_t
+        time_ns; /* JOURNAL_BY_TIME: the first file in which something of this time or later may be */
+    uint32_t partition;
+    uint32_t flags;
+};
+#define JOURNAL_BY_TIME 1u
+
+struct protocol_journal_opened {
+    struct protocol_header header;
+    uint64_t base;
+    uint64_t next_base;         /* the file is valid up to it; UINT64_MAX: it is the newest */
+    uint64_t next_previous_end; /* where the log ended when the next file was begun; with it */
+    uint64_t
+        log_base; /* the log goes on in the ring from here on; what is journaled below, and ended below it,
+                           was written before the memory was lost */
+    uint32_t present; /* 1: a descriptor came */
+    uint32_t reserved;
 };
 
 struct protocol_resolve_reply {
@@ -316,6 +354,9 @@ struct protocol_status_reply {
     uint32_t quarantined;
     uint32_t max_clients;
     uint32_t ephemeral;
+    uint64_t journal_bytes; /* on disk, of all partitions */
+    uint32_t journals;      /* partitions that have one */
+    uint32_t journals_failing;
 };
 
 /* Fills a header for a request of `length` bytes. */

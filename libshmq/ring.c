@@ -15,8 +15,8 @@ static bool state_is_sane(const struct state_segment *s, const struct segment se
 
     return capacity >= RING_MIN_BYTES && capacity <= RING_MAX_BYTES &&
            (capacity & (capacity - 1)) == 0 && s->slot_count >= 1 && s->slot_count <= SLOTS_MAX &&
-           s->policy <= OVERFLOW_SPILL && s->base % RECORD_UNIT == 0 &&
-           s->header.salt % RECORD_UNIT == 0 &&
+           s->policy <= OVERFLOW_SPILL && s->durability <= DURABLE_ALWAYS &&
+           s->base % RECORD_UNIT == 0 && s->header.salt % RECORD_UNIT == 0 &&
            (s->wait_mode == WAIT_MODE_MEMBARRIER || s->wait_mode == WAIT_MODE_FENCE) &&
            segments[1].bytes >= segment_producers_bytes(s->slot_count) &&
            segments[3].bytes == 2 * capacity;
@@ -43,6 +43,7 @@ int ring_init(struct ring *ring, const struct segment segments[4], int producers
     ring->salt = state->header.salt;
     ring->slot_count = state->slot_count;
     ring->gated = state->policy == OVERFLOW_BLOCK || state->policy == OVERFLOW_REJECT;
+    ring->durable = state->durability != DURABLE_NONE;
     ring->fence_mode = state->wait_mode == WAIT_MODE_FENCE;
     ring->producers_fd = producers_fd;
     ring->ops = ops;
@@ -75,6 +76,7 @@ void ring_producer_init(struct ring_producer *p, struct ring *ring, uint32_t slo
     /* In policies block and reject only a resolver looks for laps, and its membarrier makes up for
      * the missing fence; without membarrier it has to stand here. */
     p->overwrites = !ring->gated || ring->fence_mode;
+    p->durable = ring->durable;
     p->limit = 0; /* the first claim refreshes */
 }
 
@@ -215,7 +217,11 @@ uint64_t ring_resynchronise(const struct ring *ring, uint64_t from)
     /* Tail, then the slots, then the stamps (test/model/resync.pml, JOIN): a claim below this tail
      * that is not in a slot any more is stamped, and is found. */
     uint64_t tail = ring_tail(ring);
-    uint64_t reach = ring->gated ? ring->capacity : ring->capacity - ring->capacity / 8;
+    /* What is not durable yet stays as well, whoever gates: it may begin in the oldest eighth, and is nowhere else.
+     * Without a journal `durable` is above all. */
+    bool stays =
+        ring->gated || from >= atomic_load_explicit(&ring->state->durable, memory_order_acquire);
+    uint64_t reach = stays ? ring->capacity : ring->capacity - ring->capacity / 8;
     uint64_t y = max_u64(from, ring->state->base);
 
     if (y >= tail)
@@ -224,7 +230,7 @@ uint64_t ring_resynchronise(const struct ring *ring, uint64_t from)
         y = max_u64(y, tail - reach);
     y = align_up_u64(y, RECORD_UNIT);
     /* Where nothing may be skipped a claim in progress counts: its message will be there. */
-    uint64_t claim = ring->gated ? ring_lowest_unstamped(ring, y, tail) : UINT64_MAX;
+    uint64_t claim = stays ? ring_lowest_unstamped(ring, y, tail) : UINT64_MAX;
     uint64_t end = min_u64(claim, tail);
 
     for (uint64_t units = reach / RECORD_UNIT; units > 0 && y < end; units--, y += RECORD_UNIT) {

@@ -29,7 +29,9 @@
 #include <string.h>
 
 #include "libshmq/base.h"
+#include "libshmq/crc32c.h"
 #include "libshmq/error.h"
+#include "libshmq/journal_read.h"
 #include "libshmq/layout.h"
 #include "libshmq/record.h"
 #include "libshmq/segment.h"
@@ -66,6 +68,7 @@ struct ring {
     uint64_t salt;
     uint32_t slot_count;
     bool gated;      /* policy block or reject: groups hold producers back */
+    bool durable;    /* it has a journal: records carry their checksum */
     bool fence_mode; /* WAIT_MODE_FENCE */
     int producers_fd;
     const struct ring_ops *ops;
@@ -93,6 +96,7 @@ struct ring_producer {
     uint16_t slot_index;
     bool multi;
     bool overwrites; /* drop-old, spill, fence mode: tail must be visible before payload */
+    bool durable;
 };
 
 struct ring_reader {
@@ -226,8 +230,30 @@ static ALWAYS_INLINE void ring_stamp_record(struct record *record, uint64_t salt
      * ring_peek().
      * ORDER publish -> resolve: so is the slot that announced the claim; pairs with the acquire in
      * ring_is_stamped().
-     * ORDER publish -> resynchronise: the same pair, with slots read after the stamp. */
+     * ORDER publish -> resynchronise: the same pair, with slots read after the stamp.
+     * ORDER publish -> flush: the same pair, in shmqd's flusher. */
     atomic_store_explicit(&record->commit, record_stamp(salt, offset, state), memory_order_release);
+}
+
+/* The checksum of a durable topic's record, whole but for it and the stamp. Padding has none: the flusher writes
+ * that anew. */
+static ALWAYS_INLINE void ring_seal_record(struct record *record)
+{
+    record->crc32c = journal_record_crc(record, RECORD_COMMITTED);
+}
+
+/* The same for a record that is a body alone, before its header is filled: of what was copied there, and not of the copy,
+ * whose bytes are still on their way to the cache in other pieces than they would be read in. */
+static ALWAYS_INLINE void ring_fill_sealed_header(struct record *record, uint16_t slot_index,
+                                                  uint32_t length, uint64_t timestamp_ns,
+                                                  const void *body)
+{
+    const uint64_t head[2] = {timestamp_ns, slot_index};
+    uint64_t length_and_crc = (uint64_t)crc32c_record(length, head, body, length) << 32 | length;
+
+    memcpy(&record->length, &length_and_crc, sizeof(length_and_crc));
+    record->timestamp_ns = timestamp_ns;
+    memcpy(&record->producer, &head[1], sizeof(head[1]));
 }
 
 static ALWAYS_INLINE void ring_stamp(struct ring_producer *p, uint64_t offset, uint64_t state)
@@ -261,6 +287,8 @@ static inline void ring_commit(struct ring_producer *p, uint64_t offset, uint64_
 {
     if (UNLIKELY(size < p->claimed))
         ring_pad(p, offset + size, p->claimed - size);
+    if (p->durable)
+        ring_seal_record(ring_record(p->data, p->mask, offset));
     ring_stamp(p, offset, RECORD_COMMITTED);
     ring_release_claim(p->slot, 1);
     p->claimed = 0;
@@ -352,8 +380,8 @@ uint64_t ring_oldest(const struct ring *ring);
 /* Where a reader that was lapped, or that starts somewhere, finds the first record at or above
  * `from`; tail if there is none. In policies block and reject the caller has a gating cursor at
  * `from` or below: everything from there on is kept, and a claim in progress counts, since its
- * message will be published there. Else only what lies above tail − 7/8 capacity, and inside no
- * unfinished claim, is worth starting at. */
+ * message will be published there. So it is where `from` is not durable yet: `durable` gates too. Else only what
+ * lies above tail − 7/8 capacity, and inside no unfinished claim, is worth starting at. */
 uint64_t ring_resynchronise(const struct ring *ring, uint64_t from);
 
 /* ---- ring_recover.c -------------------------------------------------------------------------- */

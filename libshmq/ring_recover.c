@@ -179,7 +179,7 @@ static void pad_dead_claim(struct ring *ring, uint64_t t, uint64_t e)
     /* ORDER resolve -> poll: all of it before the stamp; pairs with the acquire in ring_peek(). */
     atomic_store_explicit(&record->commit, record_stamp(ring->salt, t, RECORD_PADDING),
                           memory_order_release);
-    wait_wake(ring->wait, ATTENTION_DATA | ATTENTION_ROOM, ring->fence_mode);
+    wait_wake(ring->wait, ATTENTION_DATA | ATTENTION_ROOM | ATTENTION_DOORBELL, ring->fence_mode);
 }
 
 /* The dead change nothing; words that change all the same are being scribbled on. */

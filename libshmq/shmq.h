@@ -127,10 +127,13 @@ struct shmq_bus_info {
     uint32_t pid, uid;    /**< the supervisor's */
     uint32_t topics, partitions, groups, clients;
     uint32_t max_clients;
-    uint32_t quarantined; /**< partitions */
-    uint32_t ephemeral;   /**< 1: everything goes when the supervisor stops */
-    uint32_t wait_mode;   /**< 1 membarrier, 2 fences */
-    uint64_t reserved[4];
+    uint32_t quarantined;      /**< partitions */
+    uint32_t ephemeral;        /**< 1: everything goes when the supervisor stops */
+    uint32_t wait_mode;        /**< 1 membarrier, 2 fences */
+    uint64_t journal_bytes;    /**< on disk, of all durable topics */
+    uint32_t journals;         /**< partitions with a journal */
+    uint32_t journals_failing; /**< that do not get on: see shmq_partition_info.journal_error */
+    uint64_t reserved[2];
 };
 
 /** Asks the supervisor about itself. Blocks up to the connection's timeout. Thread-safe. */
@@ -168,28 +171,38 @@ struct shmq_topic_options {
     uint32_t if_not_exists; /**< 1: an existing topic with this name is success */
     uint64_t
         group_linger_ms; /**< a group without members stops holding producers back after it; 0: 5 min */
-    uint64_t reserved[6];
+    uint64_t
+        sync_interval_ms; /**< durability interval: at most so long until fdatasync, 1 ms–1 h; 0: 100 ms */
+    uint64_t
+        retain_bytes; /**< of each partition's journal: older files go; 1 MiB or more; 0: no bound */
+    uint64_t retain_ms; /**< files whose youngest message is older go; 0: no bound */
+    uint64_t reserved[3];
 };
 #define SHMQ_TOPIC_OPTIONS_INIT \
     { \
-        sizeof(struct shmq_topic_options), 0, 0, 0, 0, 0, 0, 0, 0, 0, \
+        sizeof(struct shmq_topic_options), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, \
         { \
-            0, 0, 0, 0, 0, 0 \
+            0, 0, 0 \
         } \
     }
+
+/** retain_bytes, retain_ms of shmq_topic_alter(): takes the bound away, where 0 leaves it as it is. */
+#define SHMQ_RETAIN_UNBOUNDED UINT64_MAX
 
 /** Creates a topic; its memory is reserved now, so that no later call runs out of it. Options
  * NULL: defaults. Thread-safe; blocks up to the connection's timeout, as all calls of this
  * section.
  * @return 0; SHMQ_EEXIST; SHMQ_EINVAL (names the field); SHMQ_ENOSPC (/dev/shm is full; nothing
- * was created); SHMQ_ELIMIT (the user's quota); SHMQ_ENOTSUP; SHMQ_ENOBUS, SHMQ_ETIMEOUT (whether
+ * was created); SHMQ_ELIMIT (the user's quota); SHMQ_ENOTSUP (a durable topic on an ephemeral bus, which
+ * keeps nothing on disk); SHMQ_ENOBUS, SHMQ_ETIMEOUT (whether
  * it was created is not known: call again with if_not_exists, or describe it). */
 SHMQ_API int shmq_topic_create(shmq_connection *connection, const char *topic,
                                const struct shmq_topic_options *options);
 
 /** Changes what can be changed while everything runs: more partitions (the order of a key is kept
- * only from then on: keys move), group_linger_ms, max_message up to what the ring takes. Fields
- * that are 0 stay as they are.
+ * only from then on: keys move), group_linger_ms, max_message up to what the ring takes; of durable topics
+ * sync_interval_ms, retain_bytes and retain_ms (SHMQ_RETAIN_UNBOUNDED: no bound any more). Fields that are 0
+ * stay as they are.
  * @return 0; SHMQ_ENOTOPIC; SHMQ_EINVAL (names what cannot be changed); SHMQ_ETIMEOUT, SHMQ_ENOBUS
  * (whether it was done is not known: shmq_topic_describe() tells, calling again does no harm). */
 SHMQ_API int shmq_topic_alter(shmq_connection *connection, const char *topic,
@@ -218,7 +231,8 @@ struct shmq_topic_info {
     uint32_t group_count, producer_count, consumer_count;
     uint32_t quarantined; /**< partitions */
     uint32_t reserved0;
-    uint64_t reserved[4];
+    uint64_t sync_interval_ms, retain_bytes, retain_ms; /**< as in shmq_topic_options */
+    uint64_t reserved[1];
 };
 SHMQ_API int shmq_topic_describe(shmq_connection *connection, const char *topic,
                                  struct shmq_topic_info *ret_info);
@@ -241,7 +255,13 @@ struct shmq_partition_info {
     uint64_t blocked_client; /**< and who, 0 if unknown */
     uint32_t blocked_by;     /**< enum shmq_blocked_by */
     uint32_t producer_count;
-    uint64_t reserved[4];
+    uint64_t
+        durable_offset; /**< everything below is kept as the topic's durability promises; UINT64_MAX: no journal */
+    uint64_t journal_first; /**< oldest offset that is still in the journal */
+    uint64_t journal_bytes; /**< on disk */
+    uint32_t journal_files;
+    uint32_t
+        journal_error; /**< errno for which the journal does not get on (ENOSPC, EIO …); 0: it does */
 };
 
 /** Callbacks of lists: return 0 to go on, anything else to stop; the list call returns it. The
@@ -322,8 +342,8 @@ SHMQ_API void shmq_channel_close(shmq_channel *channel);
 
 /** For publishing: publish to message.partition instead of choosing one. */
 #define SHMQ_MESSAGE_PARTITION 1u
-/** On a polled message: bytes were overwritten between the message before and this one (policy
- * drop-old). */
+/** On a polled message: bytes between the message before and this one are lost to this consumer:
+ * overwritten (policy drop-old), retained no longer, or damaged on disk. */
 #define SHMQ_MESSAGE_AFTER_LOSS 2u
 
 struct shmq_message {
@@ -424,6 +444,29 @@ SHMQ_API int shmq_commit(struct shmq_claim *claim);
 /** Gives it up; readers skip it. */
 SHMQ_API int shmq_abort(struct shmq_claim *claim);
 
+/** How safe a message is. */
+enum shmq_confirm_level {
+    SHMQ_PUBLISHED =
+        0, /**< it survives any process: true of every message whose publish returned 0 */
+    SHMQ_DURABLE = 1, /**< it is in the journal as the topic's durability promises: with `os` in the
+                           page cache (survives every process), with `interval` and `always` on disk
+                           (survives the host as well) */
+};
+
+/** Waits until a message is as safe as `level` says. Asynchronous and pipelined: publish any number of
+ * messages, confirm the last one of each partition; that confirms all before it there. With timeout 0 it
+ * only looks.
+ *
+ * @param message  as shmq_publish() filled it in: partition, offset and the lengths count.
+ * Blocks up to timeout_ms (0 to SHMQ_TIMEOUT_MAX), and 100 ms more, rarely, when it has to ask the supervisor.
+ * @return 0; SHMQ_ETIMEOUT (not yet; the sentence says what the journal waits for: ask again, it is never
+ * published twice by that); SHMQ_ENOTSUP (level durable on a topic that is not); SHMQ_ENOTOPIC; SHMQ_ECORRUPT;
+ * SHMQ_ECLOSED (the bus has lost its memory since the message, or one before it in its partition, was published:
+ * which of those that were not confirmed were kept is not known, publish them again; told once); SHMQ_EFORK;
+ * SHMQ_EINVAL. */
+SHMQ_API int shmq_confirm(shmq_producer *producer, const struct shmq_message *message,
+                          enum shmq_confirm_level level, int timeout_ms);
+
 /** Number of partitions that this producer publishes to now. */
 SHMQ_API uint32_t shmq_producer_partitions(const shmq_producer *producer);
 
@@ -439,6 +482,12 @@ enum shmq_from {
     SHMQ_FROM_EARLIEST = 1,  /**< the oldest message still there (a new group only) */
     SHMQ_FROM_LATEST = 2,    /**< what is published from now on (a new group only) */
     SHMQ_FROM_OFFSET = 3,    /**< from_offset, in every partition (a new group only) */
+    SHMQ_FROM_TIME = 4,      /**< the first message of from_time_ns or later (a new group only) */
+};
+enum shmq_read {
+    SHMQ_READ_ANY = 0, /**< what is published */
+    SHMQ_READ_DURABLE =
+        1, /**< only what no crash that the topic's durability covers can take back */
 };
 enum shmq_mode { SHMQ_MODE_STREAM = 0, SHMQ_MODE_SHARED = 1 };
 enum shmq_commit_mode {
@@ -453,17 +502,18 @@ struct shmq_consumer_options {
     uint32_t from;     /**< enum shmq_from */
     uint32_t wait;     /**< enum shmq_wait */
     uint64_t from_offset;
-    uint32_t commit;   /**< enum shmq_commit_mode */
-    uint32_t prefetch; /**< at most so many messages per partition and poll; 0: no bound */
-    uint32_t spin_us;  /**< hybrid: how long to spin; 0: 20 */
-    uint32_t reserved0;
-    uint64_t reserved[6];
+    uint32_t commit;       /**< enum shmq_commit_mode */
+    uint32_t prefetch;     /**< at most so many messages per partition and poll; 0: no bound */
+    uint32_t spin_us;      /**< hybrid: how long to spin; 0: 20 */
+    uint32_t read;         /**< enum shmq_read; without a journal everything is durable enough */
+    uint64_t from_time_ns; /**< CLOCK_REALTIME */
+    uint64_t reserved[5];
 };
 #define SHMQ_CONSUMER_OPTIONS_INIT \
     { \
-        sizeof(struct shmq_consumer_options), 0, NULL, 0, 0, 0, 0, 0, 0, 0, \
+        sizeof(struct shmq_consumer_options), 0, NULL, 0, 0, 0, 0, 0, 0, 0, 0, \
         { \
-            0, 0, 0, 0, 0, 0 \
+            0, 0, 0, 0, 0 \
         } \
     }
 
@@ -520,6 +570,12 @@ SHMQ_API int shmq_consumer_position(shmq_consumer *consumer, uint32_t partition,
 #define SHMQ_SEEK_EARLIEST  (UINT64_MAX - 1)
 #define SHMQ_SEEK_LATEST    UINT64_MAX
 SHMQ_API int shmq_seek(shmq_consumer *consumer, uint32_t partition, uint64_t offset);
+
+/** The same to the first message of `time_ns` (CLOCK_REALTIME) or later, in the journal or the ring; to
+ * the end if there is none. May read a journal file (64 MiB at most) and ask the supervisor for it.
+ * @return 0; SHMQ_EINVAL; SHMQ_EFENCED; SHMQ_EIO (the journal cannot be read); SHMQ_ENOBUS, SHMQ_ETIMEOUT
+ * (the supervisor does not answer: nothing was moved). */
+SHMQ_API int shmq_seek_time(shmq_consumer *consumer, uint32_t partition, uint64_t time_ns);
 
 struct shmq_consumer_info {
     uint32_t partitions; /**< of the topic */

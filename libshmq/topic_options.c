@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* topic_options.c: see topic_options.h. Pure; any thread, any process. */
 #include "libshmq/topic_options.h"
 
@@ -39,7 +40,7 @@ void topic_options_init(struct topic_options *options)
     strcpy(options->vhost, VHOST_DEFAULT);
     options->linger_ns = LINGER_DEFAULT_NS;
     options->partitions = 1;
-    options->sync_interval_ns = UINT64_C(100000000);
+    options->sync_interval_ns = SYNC_INTERVAL_DEFAULT_NS;
 }
 
 /* The smallest ring that takes messages of `max_message` bytes. */
@@ -79,12 +80,38 @@ static int check_choices(const struct topic_options *o, struct error_buffer *why
         return error_set(why, SHMQ_EINVAL,
                          "topic %s: unknown policy, producers mode, timestamps or durability",
                          o->name);
-    if (o->durability != DURABLE_NONE || o->policy == OVERFLOW_SPILL)
+    return 0;
+}
+
+int topic_options_check_journal(const struct topic_options *o, struct error_buffer *why)
+{
+    if (o->policy == OVERFLOW_SPILL && o->durability == DURABLE_NONE)
         return error_set(
-            why, SHMQ_ENOTSUP,
-            "topic %s: this build has no journal: durable topics and policy spill are refused; create it "
-            "with --durable none and --overflow block, reject or drop-old",
+            why, SHMQ_EINVAL,
+            "topic %s: there is no journal to spill to; --overflow spill needs --durable os, interval or always",
             o->name);
+    if (o->sync_interval_ns < SYNC_INTERVAL_MIN_NS || o->sync_interval_ns > SYNC_INTERVAL_MAX_NS)
+        return error_set(why, SHMQ_EINVAL,
+                         "topic %s: sync interval of %llu ms: must be from 1 ms to 1 h", o->name,
+                         (unsigned long long)(o->sync_interval_ns / 1000000));
+    if (o->sync_interval_ns != SYNC_INTERVAL_DEFAULT_NS && o->durability != DURABLE_INTERVAL)
+        return error_set(
+            why, SHMQ_EINVAL,
+            "topic %s: a sync interval goes with --durable interval alone: none and os never sync for a message, "
+            "always does so at once; leave it out",
+            o->name);
+    if ((o->retain_bytes || o->retain_ns) && o->durability == DURABLE_NONE)
+        return error_set(
+            why, SHMQ_EINVAL,
+            "topic %s: retention is of a journal, and this topic has none; give --durable os, interval or always "
+            "as well, or leave it out",
+            o->name);
+    if (o->retain_bytes && o->retain_bytes < RETAIN_BYTES_MIN)
+        return error_set(
+            why, SHMQ_EINVAL,
+            "topic %s: retention of %llu bytes: must be 1M or more, as a journal's files are, or 0 "
+            "for no bound",
+            o->name, (unsigned long long)o->retain_bytes);
     return 0;
 }
 
@@ -106,7 +133,11 @@ int topic_options_complete(struct topic_options *o, struct error_buffer *why)
     if (o->partitions == 0 || o->partitions > PARTITIONS_MAX)
         return error_set(why, SHMQ_EINVAL, "topic %s: %u partitions: must be 1 to %u", o->name,
                          o->partitions, PARTITIONS_MAX);
+    if (o->sync_interval_ns == 0)
+        o->sync_interval_ns = SYNC_INTERVAL_DEFAULT_NS;
     int rc = check_sizes(o, why);
 
-    return rc ? rc : check_choices(o, why);
+    if (rc == 0)
+        rc = check_choices(o, why);
+    return rc ? rc : topic_options_check_journal(o, why);
 }

@@ -22,14 +22,19 @@
 #define GROUP_DEFAULT      "default"
 #define VHOST_DEFAULT      "default"
 
+#define SYNC_INTERVAL_DEFAULT_NS UINT64_C(100000000)     /* 100 ms */
+#define SYNC_INTERVAL_MIN_NS     UINT64_C(1000000)       /* 1 ms */
+#define SYNC_INTERVAL_MAX_NS     UINT64_C(3600000000000) /* 1 h */
+#define RETAIN_BYTES_MIN         (UINT64_C(1) << 20)     /* a journal's first file */
+
 struct topic_options {
     char vhost[NAME_BYTES];
     char name[NAME_BYTES];
-    uint64_t ring_bytes; /* a power of two, RING_MIN_BYTES… */
-    uint64_t linger_ns;  /* a group without members stops gating after it; LINGER_FOREVER */
-    uint64_t sync_interval_ns;
-    uint64_t retain_bytes; /* 0: no bound */
-    uint64_t retain_ns;
+    uint64_t ring_bytes;       /* a power of two, RING_MIN_BYTES… */
+    uint64_t linger_ns;        /* a group without members stops gating after it; LINGER_FOREVER */
+    uint64_t sync_interval_ns; /* policy interval; SYNC_INTERVAL_DEFAULT_NS elsewhere */
+    uint64_t retain_bytes;     /* of a partition's journal; 0: no bound */
+    uint64_t retain_ns;        /* 0: no bound */
     uint32_t partitions;
     uint32_t max_message; /* bytes, key + headers + body */
     uint32_t policy;      /* enum overflow_policy */
@@ -55,5 +60,9 @@ void topic_options_init(struct topic_options *options);
  * 0, or SHMQ_EINVAL with a sentence in `why` that names the field and the remedy. A string that
  * is not terminated is refused. */
 int topic_options_complete(struct topic_options *options, struct error_buffer *why);
+
+/* Of that what concerns the journal: durability, policy spill, sync interval, retention. For a change of an
+ * existing topic, too. */
+int topic_options_check_journal(const struct topic_options *options, struct error_buffer *why);
 
 #endif

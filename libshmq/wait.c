@@ -75,6 +75,10 @@ void wait_wake_slow(struct wait_segment *wait, uint32_t bits)
         wait_wake_word(&wait->data_seq);
     if (bits & ATTENTION_ROOM)
         wait_wake_word(&wait->room_seq);
+    if (bits & ATTENTION_DURABLE)
+        wait_wake_word(&wait->durable_seq);
+    if (bits & (ATTENTION_DOORBELL | ATTENTION_NAP))
+        wait_wake_word(&wait->bell_seq);
 }
 
 void wait_wake_everyone(struct wait_segment *wait)
@@ -83,19 +87,30 @@ void wait_wake_everyone(struct wait_segment *wait)
      * little. */
     wait_wake_word(&wait->data_seq);
     wait_wake_word(&wait->room_seq);
+    wait_wake_word(&wait->durable_seq);
+    wait_wake_word(&wait->bell_seq);
 }
 
-struct wait_word wait_prepare(struct wait_segment *wait, uint32_t bit)
+static const _Atomic uint32_t *word_of(const struct wait_segment *wait, uint32_t bits)
+{
+    if (bits & ATTENTION_DATA)
+        return &wait->data_seq;
+    if (bits & ATTENTION_ROOM)
+        return &wait->room_seq;
+    return bits & ATTENTION_DURABLE ? &wait->durable_seq : &wait->bell_seq;
+}
+
+struct wait_word wait_prepare(struct wait_segment *wait, uint32_t bits)
 {
     struct wait_word word;
 
-    word.address = bit == ATTENTION_ROOM ? &wait->room_seq : &wait->data_seq;
+    word.address = word_of(wait, bits);
     /* Acquire: the sequence is read before the bit is set. The other way round, a publisher that
      * cleared the bit and bumped in between would leave me asleep on the new value. */
     word.value = atomic_load_explicit(word.address, memory_order_acquire);
     /* ORDER sleep -> wake: the bit, then (after wait_barrier) the re-check; pairs with
      * wait_wake(). */
-    (void)atomic_fetch_or_explicit(&wait->attention, bit, memory_order_seq_cst);
+    (void)atomic_fetch_or_explicit(&wait->attention, bits, memory_order_seq_cst);
     return word;
 }
 

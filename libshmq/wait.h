@@ -67,9 +67,8 @@ static ALWAYS_INLINE uint32_t wait_look(const struct wait_segment *wait, bool fe
     return atomic_load_explicit(&wait->attention, memory_order_relaxed);
 }
 
-/* The same, and wakes who sleeps for `bits` of ATTENTION_DATA | ATTENTION_ROOM. Returns the
- * attention word as seen, so that the caller can act on DOORBELL and CLOSED, bits that it does not
- * clear. */
+/* The same, and wakes who sleeps for `bits`. Returns the attention word as seen, so that the caller
+ * can act on CLOSED, a bit that nobody clears. */
 static ALWAYS_INLINE uint32_t wait_wake(struct wait_segment *wait, uint32_t bits, bool fence_mode)
 {
     uint32_t attention = wait_look(wait, fence_mode);
@@ -79,18 +78,18 @@ static ALWAYS_INLINE uint32_t wait_wake(struct wait_segment *wait, uint32_t bits
     return attention;
 }
 
-/* Bumps both sequence words and wakes everybody: at a death, at the supervisor's start, when a
+/* Bumps all sequence words and wakes everybody: at a death, at the supervisor's start, when a
  * status changed. */
 void wait_wake_everyone(struct wait_segment *wait) COLD;
 
 /* Bumps one word that lies alone (a client's event word in B) and wakes all who sleep on it. */
 void wait_wake_word(_Atomic uint32_t *word) COLD;
 
-/* Announces a sleeper for `bit` (one of DATA, ROOM) and returns the sequence word with its present
- * value. After the last wait_prepare() of a sleep: one wait_barrier(), then re-check, then
+/* Announces a sleeper for `bits` (one of DATA, ROOM, DURABLE; or NAP, with or without DOORBELL) and
+ * returns the sequence word that they share with its present value. After the last wait_prepare() of a sleep: one wait_barrier(), then re-check, then
  * wait_sleep(). A word without attention bits (event) is simply read, with acquire, before that
  * re-check. */
-struct wait_word wait_prepare(struct wait_segment *wait, uint32_t bit);
+struct wait_word wait_prepare(struct wait_segment *wait, uint32_t bits);
 
 /* The sleeper's half of the barrier: membarrier(GLOBAL_EXPEDITED), or a seq_cst fence in fence
  * mode. */

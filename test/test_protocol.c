@@ -49,6 +49,7 @@ TEST(every_request_type_has_a_rule)
         {PROTOCOL_PARTITION_OPEN, sizeof(struct protocol_partition_open)},
         {PROTOCOL_SLOT_CLOSE, sizeof(struct protocol_slot_request)},
         {PROTOCOL_RESOLVE, sizeof(struct protocol_slot_request)},
+        {PROTOCOL_JOURNAL_OPEN, sizeof(struct protocol_journal_open)},
         {PROTOCOL_GROUP_JOIN, sizeof(struct protocol_group_join)},
         {PROTOCOL_GROUP_LEAVE, sizeof(struct protocol_group_request)},
         {PROTOCOL_GROUP_SEGMENT, sizeof(struct protocol_group_request)},
@@ -121,6 +122,7 @@ TEST(indices_out_of_range_are_refused)
     struct protocol_group_request group = {.gate = GATES_MAX};
     struct protocol_partition_open open = {.partition = PARTITIONS_MAX};
     struct protocol_slot_request slot = {.slot = SLOTS_MAX};
+    struct protocol_journal_open journal = {.partition = PARTITIONS_MAX};
 
     protocol_begin(&group.header, PROTOCOL_GROUP_SEGMENT, sizeof(group));
     CHECK_ERR(protocol_check_request(&group, sizeof(group), NULL), SHMQ_EPROTO);
@@ -134,6 +136,14 @@ TEST(indices_out_of_range_are_refused)
     CHECK_ERR(protocol_check_request(&open, sizeof(open), NULL), SHMQ_EPROTO);
     protocol_begin(&slot.header, PROTOCOL_SLOT_CLOSE, sizeof(slot));
     CHECK_ERR(protocol_check_request(&slot, sizeof(slot), NULL), SHMQ_EPROTO);
+    protocol_begin(&journal.header, PROTOCOL_JOURNAL_OPEN, sizeof(journal));
+    CHECK_ERR(protocol_check_request(&journal, sizeof(journal), NULL), SHMQ_EPROTO);
+    journal.partition = 0;
+    journal.flags = JOURNAL_BY_TIME;
+    journal.offset = UINT64_MAX; /* any offset may be asked for */
+    CHECK_OK(protocol_check_request(&journal, sizeof(journal), NULL));
+    journal.flags = 2;
+    CHECK_ERR(protocol_check_request(&journal, sizeof(journal), NULL), SHMQ_EPROTO);
 }
 
 /* ---- replies --------------------------------------------------------------------------------- */

@@ -268,7 +268,9 @@ TEST(padding_says_whose_it_is_not_and_wakes_all)
     wait = w.ring.wait;
     claim_batch();
     memset((unsigned char *)ring_record(w.ring.data, w.ring.mask, w.t) + 8, 0xff, 24);
-    atomic_store(&wait->attention, ATTENTION_DATA | ATTENTION_ROOM | ATTENTION_DOORBELL);
+    atomic_store(&wait->attention,
+                 ATTENTION_DATA | ATTENTION_ROOM | ATTENTION_DOORBELL | ATTENTION_CLOSED);
+    uint32_t bell = atomic_load(&wait->bell_seq);
     uint32_t data = atomic_load(&wait->data_seq), room = atomic_load(&wait->room_seq);
 
     CHECK_EQ(padded_bytes(), 192);
@@ -281,7 +283,9 @@ TEST(padding_says_whose_it_is_not_and_wakes_all)
     CHECK_EQ(record->headers_length, 0);
     CHECK_EQ(record->type, RECORD_TYPE_DATA);
     CHECK_EQ(record->flags, 0);
-    CHECK_EQ(atomic_load(&wait->attention), ATTENTION_DOORBELL);
+    /* Readers, producers, and the flusher, which journals padding as well. */
+    CHECK_EQ(atomic_load(&wait->attention), ATTENTION_CLOSED);
+    CHECK_EQ(atomic_load(&wait->bell_seq), bell + 1);
     CHECK_EQ(atomic_load(&wait->data_seq), data + 1);
     CHECK_EQ(atomic_load(&wait->room_seq), room + 1);
     for (uint64_t y = w.t + 64; y < w.t + 192; y += 64)

@@ -112,6 +112,7 @@ TEST(values_that_could_not_be_read_back_are_refused)
     struct store_topic topic;
     struct store_group group = {.topic = 1, .id = 1, .name = "g"};
     struct store_mark mark = {.topic = 1, .partition = PARTITIONS_MAX};
+    struct store_cursor cursor = {.topic = 1, .group = 1, .offset = 65};
 
     test_random_init(&rng, test_seed());
     while (good.kind != MODEL_PUT_TOPIC)
@@ -128,6 +129,10 @@ TEST(values_that_could_not_be_read_back_are_refused)
     group.gate = GATES_MAX;
     CHECK_ERR(store_put_group(store, &group, &why), SHMQ_EINVAL);
     CHECK_ERR(store_put_mark(store, &mark, &why), SHMQ_EINVAL);
+    CHECK_ERR(store_put_cursors(store, &cursor, 1, &why), SHMQ_EINVAL);
+    cursor = (struct store_cursor){.topic = 1, .partition = PARTITIONS_MAX};
+    CHECK_ERR(store_put_cursors(store, &cursor, 1, &why), SHMQ_EINVAL);
+    CHECK_OK(store_put_cursors(store, &cursor, 0, &why)); /* none is nothing to do */
     CHECK_ERR(store_delete_topic(store, 0, &why), SHMQ_EINVAL);
     store_close(store);
     check_replay();

@@ -4,8 +4,8 @@
  *
  * It works with a supervisor and without, from the bus's memory where this user may read it and from
  * the supervisor's answers where not. It changes nothing, but --clean removes memory and sockets of
- * dead buses: no supervisor, no living client. Memory with messages that a group has not read is kept
- * even then, unless --force: a supervisor that starts again would deliver them. Only the bus that was
+ * dead buses: no supervisor, no living client. Memory with messages that a group has not read, or that are not
+ * in their journal yet, is kept even then, unless --force: a supervisor that starts again would deliver them. Only the bus that was
  * named is looked at, or all of /dev/shm where none was.
  */
 #include "tools/doctor.h"
@@ -90,7 +90,7 @@ static void report_leftover(struct doctor *doctor, const struct inspect_bus *bus
         return;
     }
     doctor_say(f->why, "its supervisor and all its clients are gone%s",
-               unread ? ", but groups have not read all of it" : "");
+               unread ? ", but groups have not read all of it, or it is not all on disk" : "");
     if (unread > 0)
         doctor_say(
             f->remedy,
@@ -329,8 +329,8 @@ const struct cli_command TOOL_DOCTOR[] = {
     {"doctor", NULL, "", 0, 0, "Says what is stuck, where, why, who it is, and what to do.",
      "It looks twice, 0.3 s apart: what has not moved is stuck. It finds: no supervisor, or one "
      "that does not answer; messages that were begun and not ended; full rings and who holds them "
-     "back; groups that nobody reads; damaged partitions; stopped and absent clients; a lack of "
-     "shared memory; and what dead buses left behind, which --clean removes (all of them in "
+     "back; groups that nobody reads; journals that do not get on; damaged partitions; stopped and "
+     "absent clients; a lack of shared memory; and what dead buses left behind, which --clean removes (all of them in "
      "/dev/shm, or that of the bus which was named). Whoever may not read "
      "the bus's memory (its owner and root may) gets what the supervisor knows.\n\n"
      "Exit codes: 0 healthy, 1 something was found.",

@@ -13,7 +13,7 @@ struct finding {
     char where[NAME_BYTES + 16];
     char what[256];
     char why[512];
-    char remedy[PATHS_DIR_BYTES + 400];
+    char remedy[PATHS_DIR_BYTES + 700];
     uint64_t client; /* who; 0: nobody, or not known */
     uint32_t pid;
     char command[16];
@@ -39,6 +39,14 @@ struct finding *doctor_add(struct doctor *doctor, const char *kind, const char *
 /* ---- doctor_memory.c: from the bus's memory, looked at twice ---- */
 void doctor_check_memory(struct doctor *doctor, const struct inspect_bus *before,
                          const struct inspect_bus *now);
+
+/* ---- doctor_journal.c ---- */
+void doctor_check_journal(struct doctor *doctor, const struct inspect_bus *bus,
+                          const struct inspect_partition *before,
+                          const struct inspect_partition *p);
+/* It does not get on for this errno. */
+void doctor_report_journal(struct doctor *doctor, const char *topic, uint32_t partition,
+                           uint32_t error);
 
 /* ---- doctor_service.c: from what the supervisor says, or does not say ---- */
 void doctor_check_supervisor(struct doctor *doctor, const struct inspect_bus *bus);

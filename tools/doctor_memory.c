@@ -223,6 +223,7 @@ static void check_partition(struct doctor *doctor, const struct inspect_bus *old
     check_claims(doctor, bus, before, p);
     check_groups(doctor, p, check_room(doctor, old_bus, bus, before, p));
     check_recovery(doctor, bus, before, p);
+    doctor_check_journal(doctor, bus, before, p);
 }
 
 /* ---- All -------------------------------------------------------------------------------------- */

@@ -121,6 +121,10 @@ static void check_blocked(struct doctor *doctor, const char *topic,
                    topic);
         return;
     }
+    if (now->journal_error && before->journal_error) {
+        doctor_report_journal(doctor, topic, now->partition, now->journal_error);
+        return;
+    }
     if (now->blocked_by == SHMQ_BLOCKED_BY_NOTHING || before->blocked_by != now->blocked_by ||
         before->blocked_offset != now->blocked_offset)
         return;
@@ -128,6 +132,12 @@ static void check_blocked(struct doctor *doctor, const char *topic,
                    "%s/%" PRIu32, topic, now->partition);
     f->client = now->blocked_client;
     doctor_say(f->what, "the ring is held back at offset %" PRIu64, now->blocked_offset);
+    if (now->blocked_by == SHMQ_BLOCKED_BY_JOURNAL) {
+        doctor_say(f->why, "what is from there on is not on disk yet");
+        doctor_say(f->remedy,
+                   "see whether the disk answers (iostat -x 1) and what the supervisor's log says");
+        return;
+    }
     if (now->blocked_client != 0) {
         doctor_say(f->why, "by a %s of client %" PRIu64, tool_blocked_by_word(now->blocked_by),
                    now->blocked_client);

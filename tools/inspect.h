@@ -63,6 +63,8 @@ struct inspect_partition {
     uint32_t status;       /* enum partition_status */
     uint32_t policy;       /* enum overflow_policy */
     uint64_t capacity, base, first, tail;
+    uint64_t durable;       /* UINT64_MAX: no journal */
+    uint32_t journal_error; /* errno for which it does not get on */
     uint64_t records;
     uint64_t bytes; /* of its segments */
     bool recovery_held;
@@ -108,7 +110,8 @@ bool inspect_is_dead(const struct inspect_bus *bus);
  * errno set) they could not be removed. */
 int inspect_remove(const struct inspect_bus *bus);
 
-/* Bytes that groups have not read, over all partitions; 0 where everything was read or no group is. */
+/* Bytes that only this memory has and somebody may want, over all partitions: that groups have not read, or, of
+ * durable topics, that are not in the journal yet. */
 uint64_t inspect_unread_bytes(const struct inspect_bus *bus);
 
 /* Lowest offset that must stay in the ring, and who needs it: *ret_gate is an index in gates[], or

@@ -186,6 +186,8 @@ static void read_files(struct inspect_bus *bus, struct inspect_partition *p,
     p->capacity = s.capacity;
     p->base = s.base;
     p->first = atomic_load_explicit(&s.first, memory_order_relaxed);
+    p->durable = atomic_load_explicit(&s.durable, memory_order_relaxed);
+    p->journal_error = atomic_load_explicit(&s.journal_error, memory_order_relaxed);
     p->tail = tail;
     p->recovery_held =
         !liveness_is_dead(files->producers, (uint64_t)PRODUCERS_RECOVERY_BYTE); /* a byte's lock */
@@ -249,7 +251,10 @@ uint64_t inspect_unread_bytes(const struct inspect_bus *bus)
 
         if (p->status != PARTITION_OPEN)
             continue;
-        for (uint32_t g = 0; g < p->gate_count; g++) {
+        /* What is in a journal is read from there; the rest is to get there, read or not. */
+        if (p->durable != UINT64_MAX)
+            lowest = min_u64(lowest, p->durable);
+        for (uint32_t g = 0; g < p->gate_count && p->durable == UINT64_MAX; g++) {
             if (p->gates[g].readable)
                 lowest = min_u64(lowest, max_u64(p->gates[g].cursor, p->first));
         }

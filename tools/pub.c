@@ -2,8 +2,8 @@
 /*
  * shmq pub: publishes a text, a file, lines or generated load.
  *
- * When it exits with 0, every message was published: published is what a library call said, not what
- * was read. Killed at any point, what it had not published is never seen, and no message is seen in
+ * When it exits with 0, every message was published, and with --confirm durable is in the journal as well:
+ * published is what a library call said, not what was read. Killed at any point, what it had not published is never seen, and no message is seen in
  * part. Waiting for room is done in slices, so that ^C is heard.
  */
 #include <errno.h>
@@ -15,11 +15,15 @@
 #include "tools/nouns.h"
 #include "tools/outbuf.h"
 #include "tools/progress.h"
+#include "tools/pub_confirm.h"
 #include "tools/pub_input.h"
 
 #define SLICE_MS     200
 #define SIZE_DEFAULT 100
 #define HEADERS_MAX  65535u
+#define DONE_BYTES   128
+
+enum { CONFIRM_NONE, CONFIRM_PUBLISHED, CONFIRM_DURABLE };
 
 static struct {
     const char *message, *file, *key, *key_separator;
@@ -28,7 +32,7 @@ static struct {
     bool lines, nul;
 } args = {
     .partition = CLI_UNSET,
-    .confirm = 1,
+    .confirm = CONFIRM_PUBLISHED,
     .rate = CLI_UNSET,
     .timeout = CLI_UNSET,
     .count = CLI_UNSET,
@@ -54,12 +58,14 @@ static const struct cli_option options[] = {
     {'n', "count", "COUNT", "publish COUNT messages: generated ones, or TEXT or FILE as often",
      CLI_COUNT, &args.count, NULL, 1, UINT64_MAX / 2},
     {0, "size", "BYTES", "size of generated messages (100)", CLI_SIZE, &args.size, NULL, 0, 0},
-    {0, "confirm", "LEVEL", "none, or published (default): every group will get the message",
+    {0, "confirm", "LEVEL",
+     "published (default): every group will get the message; durable: it is kept as the topic's --durable "
+     "promises; none",
      CLI_CHOICE, &args.confirm, "none|published|durable", 0, 0},
     {0, "rate", "N", "at most N messages a second", CLI_COUNT, &args.rate, NULL, 1, 1000000000},
     {0, "timeout", "DUR",
-     "how long a message may wait for room in a full ring (10s); 0: not at all", CLI_DURATION,
-     &args.timeout, NULL, 0, 0},
+     "how long a message may wait for room in a full ring, and for its confirm (10s); 0: not at all",
+     CLI_DURATION, &args.timeout, NULL, 0, 0},
     {0, NULL, NULL, NULL, CLI_FLAG, NULL, NULL, 0, 0},
 };
 
@@ -76,6 +82,7 @@ struct publisher {
     char *headers;
     size_t headers_length;
     struct shmq_message last; /* published */
+    struct confirms confirms;
 };
 
 /* ---- Options ---------------------------------------------------------------------------------- */
@@ -188,14 +195,30 @@ static uint32_t take_rate(struct publisher *p, uint32_t want)
     return (uint32_t)due;
 }
 
+/* "17 messages were published", and with --confirm durable "…, 3 of them are not confirmed". */
+static const char *show_done(struct publisher *p, char text[DONE_BYTES])
+{
+    uint64_t open = confirms_count(&p->confirms);
+    int length = snprintf(text, DONE_BYTES, "%" PRIu64 " %s published", p->progress.messages,
+                          cli_plural(p->progress.messages, "message was", "messages were"));
+
+    if (args.confirm == CONFIRM_DURABLE)
+        (void)snprintf(text + length, (size_t)(DONE_BYTES - length),
+                       ", %" PRIu64 " of them %s not confirmed", open,
+                       cli_plural(open, "is", "are"));
+    return text;
+}
+
 static int fail_publish(struct publisher *p, int error, bool waited)
 {
     int code = error == SHMQ_EFULL && waited ? CLI_TIMED_OUT : cli_exit_code(error);
+    char sentence[1024];
+    char text[DONE_BYTES];
 
+    /* First: counting asks the library, too. */
+    (void)snprintf(sentence, sizeof(sentence), "%s", shmq_errmsg(p->cli->connection));
     progress_clear(&p->progress);
-    return cli_fail(code, "%s (%" PRIu64 " %s published)", shmq_errmsg(p->cli->connection),
-                    p->progress.messages,
-                    cli_plural(p->progress.messages, "message was", "messages were"));
+    return cli_fail(code, "%s (%s)", sentence, show_done(p, text));
 }
 
 /* All of a batch, waiting for room up to the timeout. CLI_OK, also when stopped halfway, or an exit
@@ -229,6 +252,13 @@ static int publish_batch(struct publisher *p, struct shmq_message *messages, uin
         if (done > 0) {
             p->last = messages[done - 1];
             deadline_ns = 0;
+            confirms_note(&p->confirms, messages, (uint32_t)done);
+        }
+        if (confirms_due(&p->confirms)) {
+            int rc = confirms_wait(&p->confirms, p->timeout_ns, false);
+
+            if (rc < 0)
+                return fail_publish(p, rc, true);
         }
         messages += done;
         count -= (uint32_t)done;
@@ -239,6 +269,7 @@ static int publish_batch(struct publisher *p, struct shmq_message *messages, uin
 static int publish_all(struct publisher *p)
 {
     struct shmq_message messages[INPUT_BATCH_MAX];
+    char text[DONE_BYTES];
     int count;
 
     do {
@@ -263,14 +294,17 @@ static int publish_all(struct publisher *p)
             return rc;
     } while (count > 0 && !*p->stop);
     progress_clear(&p->progress);
+    /* Also behind a mistake in the input: what came before it counts. */
+    if (!*p->stop) {
+        int rc = confirms_wait(&p->confirms, p->timeout_ns, true);
+
+        if (rc < 0)
+            return fail_publish(p, rc, true);
+    }
     if (*p->stop)
-        return cli_fail(CLI_FAILED, "pub: interrupted: %" PRIu64 " %s published",
-                        p->progress.messages,
-                        cli_plural(p->progress.messages, "message was", "messages were"));
+        return cli_fail(CLI_FAILED, "pub: interrupted: %s", show_done(p, text));
     if (count < 0)
-        return cli_fail(CLI_FAILED, "pub: stopped there: %" PRIu64 " %s published before",
-                        p->progress.messages,
-                        cli_plural(p->progress.messages, "message was", "messages were"));
+        return cli_fail(CLI_FAILED, "pub: stopped there: %s before", show_done(p, text));
     return CLI_OK;
 }
 
@@ -289,7 +323,7 @@ static int open_publisher(struct publisher *p)
     rc = shmq_topic_describe(p->cli->connection, topic, &info);
     if (rc < 0)
         return cli_fail_library(p->cli, rc);
-    if (args.confirm == 2)
+    if (args.confirm == CONFIRM_DURABLE && info.durability == SHMQ_DURABLE_NONE)
         return cli_fail(CLI_FAILED,
                         "--confirm durable: topic '%s' is not durable: its messages are never "
                         "written to disk; use --confirm published",
@@ -308,10 +342,14 @@ static int open_publisher(struct publisher *p)
     rc = shmq_channel_open(p->cli->connection, &p->channel);
     if (rc >= 0)
         rc = shmq_producer_open(p->channel, topic, &producer_options, &p->producer);
-    return rc < 0 ? cli_fail_library(p->cli, rc) : CLI_OK;
+    if (rc < 0)
+        return cli_fail_library(p->cli, rc);
+    p->stop = cli_catch_signals();
+    confirms_init(&p->confirms, args.confirm == CONFIRM_DURABLE ? p->producer : NULL, p->stop);
+    return CLI_OK;
 }
 
-static void print_summary(const struct publisher *p)
+static void print_summary(struct publisher *p)
 {
     uint64_t took_ns = clock_monotonic_ns() - p->progress.started_ns;
     struct outbuf out = {0};
@@ -321,6 +359,8 @@ static void print_summary(const struct publisher *p)
     json_object_begin(&json, NULL);
     json_string(&json, "topic", p->cli->operands[0]);
     json_number(&json, "messages", p->progress.messages);
+    if (args.confirm == CONFIRM_DURABLE)
+        json_number(&json, "confirmed", p->progress.messages - confirms_count(&p->confirms));
     json_number(&json, "bytes", p->progress.bytes);
     json_number(&json, "duration_ms", took_ns / NS_PER_MS);
     if (p->progress.messages > 0) {
@@ -345,12 +385,12 @@ static int run_pub(struct cli *cli)
     if (rc == CLI_OK)
         rc = open_publisher(&p);
     if (rc == CLI_OK) {
-        p.stop = cli_catch_signals();
         progress_init(&p.progress, cli, "published", p.input.kind != INPUT_LINES || !isatty(0));
         rc = publish_all(&p);
         if (cli->json)
             print_summary(&p);
     }
+    confirms_free(&p.confirms);
     shmq_channel_close(p.channel);
     input_close(&p.input);
     free(p.headers);
@@ -359,7 +399,8 @@ static int run_pub(struct cli *cli)
 
 const struct cli_command TOOL_PUB[] = {
     {"pub", NULL, "TOPIC", 1, 1, "Publishes a text, a file, lines of stdin, or generated load.",
-     "Exits with 0 only when every message was published; else it says how many were. With the "
+     "Exits with 0 only when every message is confirmed as asked; else it says how many are. Confirms "
+     "on disk do not slow it down: it publishes on, and waits for the last ones at the end. With the "
      "overflow policy 'block' a full ring makes it wait up to --timeout for each message (exit code "
      "3 then, and who holds the ring); with 'reject' it fails at once. Lines are published as they "
      "come, in batches when they come fast. ^C stops it cleanly.",
@@ -368,6 +409,7 @@ const struct cli_command TOOL_PUB[] = {
      "  journalctl -f | shmq pub log\n"
      "  shmq pub orders --key-separator : < keyed.txt\n"
      "  find /data -print0 | shmq pub files -0\n"
+     "  shmq pub payments -f payment.json --confirm durable        exit 0: it survives the host\n"
      "  shmq pub load -n 1000000 --size 200 --rate 50000\n",
      options, run_pub},
     {NULL, NULL, NULL, 0, 0, NULL, NULL, NULL, NULL, NULL},

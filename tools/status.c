@@ -8,6 +8,7 @@
 
 #include "libshmq/clock.h"
 #include "libshmq/units.h"
+#include "tools/disk_remedy.h"
 #include "tools/inspect.h"
 #include "tools/nouns.h"
 #include "tools/outbuf.h"
@@ -22,6 +23,15 @@ struct topic_line {
     uint32_t partitions, groups, members, quarantined;
     uint64_t messages, bytes;
     uint64_t lag_bytes; /* of the slowest group */
+    uint32_t journals, journal_files;
+    uint64_t journal_bytes;
+};
+
+/* A journal that does not get on. */
+struct failing {
+    char where[SHMQ_NAME_SIZE + 16];
+    char topic[SHMQ_NAME_SIZE];
+    uint32_t error;
 };
 
 struct overview {
@@ -35,6 +45,8 @@ struct overview {
     uint64_t shm_bytes;
     struct topic_line *topics;
     uint32_t topic_count;
+    struct failing *failing;
+    uint32_t failing_count;
 };
 
 static struct topic_line *add_topic(struct overview *o, const char *name)
@@ -48,15 +60,35 @@ static struct topic_line *add_topic(struct overview *o, const char *name)
     return line;
 }
 
+static void add_failing(struct overview *o, const char *topic, uint32_t partition, uint32_t error)
+{
+    struct failing *f;
+
+    o->failing = tool_realloc(o->failing, (o->failing_count + 1) * sizeof(*o->failing));
+    f = &o->failing[o->failing_count++];
+    (void)snprintf(f->where, sizeof(f->where), "%.*s/%" PRIu32, SHMQ_NAME_SIZE - 1, topic,
+                   partition);
+    (void)snprintf(f->topic, sizeof(f->topic), "%s", topic);
+    f->error = error;
+}
+
 /* ---- With a supervisor -------------------------------------------------------------------------- */
 
-static int count_messages(struct cli *cli, struct topic_line *line)
+static int ask_partitions(struct cli *cli, struct overview *o, struct topic_line *line)
 {
     struct shmq_partition_info *partitions = NULL;
     int count = tool_list_partitions(cli->connection, line->name, &partitions);
 
-    for (int i = 0; i < count; i++)
-        line->messages += partitions[i].messages;
+    for (int i = 0; i < count; i++) {
+        const struct shmq_partition_info *p = &partitions[i];
+
+        line->messages += p->messages;
+        line->journals += p->durable_offset != UINT64_MAX;
+        line->journal_files += p->journal_files;
+        line->journal_bytes += p->journal_bytes;
+        if (p->journal_error)
+            add_failing(o, line->name, p->partition, p->journal_error);
+    }
     free(partitions);
     return count == SHMQ_ENOTOPIC ? 0 : count; /* deleted just now */
 }
@@ -82,7 +114,7 @@ static int ask_topics(struct cli *cli, struct overview *o)
             if (strcmp(groups[k].topic, line->name) == 0)
                 line->lag_bytes = max_u64(line->lag_bytes, groups[k].lag_bytes);
         }
-        rc = count_messages(cli, line);
+        rc = ask_partitions(cli, o, line);
     }
     free(topics);
     free(groups);
@@ -123,9 +155,14 @@ static void add_partition(struct overview *o, const struct inspect_partition *p,
     line->groups = p->gate_count > line->groups ? p->gate_count : line->groups;
     for (uint32_t i = 0; i < p->gate_count; i++) {
         members += p->gates[i].members;
+        /* Of what is in memory; how much of the journal is not read the supervisor knows. */
         if (p->gates[i].readable && p->tail > p->gates[i].cursor)
-            line->lag_bytes = max_u64(line->lag_bytes, p->tail - p->gates[i].cursor);
+            line->lag_bytes =
+                max_u64(line->lag_bytes, p->tail - max_u64(p->gates[i].cursor, p->base));
     }
+    line->journals += !p->damage && p->durable != UINT64_MAX;
+    if (p->journal_error)
+        add_failing(o, p->name, p->partition, p->journal_error);
     line->members = members > line->members ? members : line->members;
 }
 
@@ -152,6 +189,51 @@ static bool read_memory(struct overview *o)
 }
 
 /* ---- Printing ------------------------------------------------------------------------------------- */
+
+static const char *remedy_for(const struct overview *o, const struct failing *f,
+                              char text[DISK_REMEDY_BYTES])
+{
+    return disk_remedy(f->error, o->supervised ? o->info.state_dir : "the bus's state directory",
+                       f->topic, text);
+}
+
+static struct topic_line sum_journals(const struct overview *o)
+{
+    struct topic_line sum = {.journals = 0};
+
+    for (uint32_t i = 0; i < o->topic_count; i++) {
+        sum.journals += o->topics[i].journals;
+        sum.journal_files += o->topics[i].journal_files;
+        sum.journal_bytes += o->topics[i].journal_bytes;
+    }
+    return sum;
+}
+
+static void json_journals(struct json *json, const struct overview *o)
+{
+    struct topic_line sum = sum_journals(o);
+    char remedy[DISK_REMEDY_BYTES];
+
+    json_object_begin(json, "journals");
+    json_number(json, "partitions", sum.journals);
+    if (o->supervised) {
+        json_number(json, "files", sum.journal_files);
+        json_number(json, "bytes", sum.journal_bytes);
+    } else {
+        json_null(json, "files");
+        json_null(json, "bytes");
+    }
+    json_array_begin(json, "failing");
+    for (uint32_t i = 0; i < o->failing_count; i++) {
+        json_object_begin(json, NULL);
+        json_string(json, "partition", o->failing[i].where);
+        json_string(json, "error", disk_error_text(o->failing[i].error));
+        json_string(json, "remedy", remedy_for(o, &o->failing[i], remedy));
+        json_object_end(json);
+    }
+    json_array_end(json);
+    json_object_end(json);
+}
 
 static void print_json(const struct overview *o)
 {
@@ -185,6 +267,7 @@ static void print_json(const struct overview *o)
     json_number(&json, "shm_bytes", o->shm_bytes);
     json_number(&json, "dev_shm_total_bytes", o->memory.total_bytes);
     json_number(&json, "dev_shm_free_bytes", o->memory.free_bytes);
+    json_journals(&json, o);
     json_array_begin(&json, "topics");
     for (uint32_t i = 0; i < o->topic_count; i++) {
         const struct topic_line *t = &o->topics[i];
@@ -198,6 +281,10 @@ static void print_json(const struct overview *o)
         json_number(&json, "consumers", t->members);
         json_number(&json, "lag_bytes", t->lag_bytes);
         json_number(&json, "shm_bytes", t->bytes);
+        if (o->supervised && t->journals > 0)
+            json_number(&json, "journal_bytes", t->journal_bytes);
+        else
+            json_null(&json, "journal_bytes");
         json_object_end(&json);
     }
     json_array_end(&json);
@@ -232,11 +319,46 @@ static void print_supervisor(const struct cli *cli, const struct overview *o)
         printf("state       %s\n", o->info.state_dir);
 }
 
+/* Nothing where no topic is durable. */
+static void print_journals(const struct cli *cli, const struct overview *o)
+{
+    struct topic_line sum = sum_journals(o);
+    char text[UNITS_TEXT_BYTES];
+    char remedy[DISK_REMEDY_BYTES];
+
+    if (sum.journals == 0)
+        return;
+    printf("journals    %" PRIu32 " %s", sum.journals,
+           cli_plural(sum.journals, "partition", "partitions"));
+    if (o->supervised)
+        printf(", %" PRIu32 " %s, %s on disk", sum.journal_files,
+               cli_plural(sum.journal_files, "file", "files"),
+               units_show_size(sum.journal_bytes, text));
+    else
+        printf("; nothing becomes durable without a supervisor");
+    putchar('\n');
+    for (uint32_t i = 0; i < o->failing_count; i++)
+        printf("            %s%s: %s%s: %s; it goes on by itself then\n", cli_red(cli),
+               o->failing[i].where, disk_error_text(o->failing[i].error), cli_plain(cli),
+               remedy_for(o, &o->failing[i], remedy));
+}
+
+static const char *topic_status(const struct overview *o, const struct topic_line *t)
+{
+    if (t->quarantined)
+        return "quarantined";
+    for (uint32_t i = 0; i < o->failing_count; i++) {
+        if (strcmp(o->failing[i].topic, t->name) == 0)
+            return "journal fails";
+    }
+    return "ok";
+}
+
 static void print_text(const struct cli *cli, const struct overview *o)
 {
-    static const char *const heads[] = {"TOPIC",   ">PARTITIONS", ">MESSAGES",
-                                        ">GROUPS", ">CONSUMERS",  ">LAG",
-                                        ">MEMORY", "STATUS",      NULL};
+    static const char *const heads[] = {"TOPIC",      ">PARTITIONS", ">MESSAGES", ">GROUPS",
+                                        ">CONSUMERS", ">LAG",        ">MEMORY",   ">JOURNAL",
+                                        "STATUS",     NULL};
     char a[UNITS_TEXT_BYTES];
     char b[UNITS_TEXT_BYTES];
     char c[UNITS_TEXT_BYTES];
@@ -261,8 +383,11 @@ static void print_text(const struct cli *cli, const struct overview *o)
         table_cell(&table, "%" PRIu32, t->members);
         table_cell(&table, "%s", units_show_size(t->lag_bytes, a));
         table_cell(&table, "%s", units_show_size(t->bytes, b));
-        table_cell(&table, "%s", t->quarantined ? "quarantined" : "ok");
+        table_cell(&table, "%s",
+                   t->journals > 0 && o->supervised ? units_show_size(t->journal_bytes, a) : "-");
+        table_cell(&table, "%s", topic_status(o, t));
     }
+    print_journals(cli, o);
     printf("topics      %" PRIu32 "%s", o->topic_count, o->topic_count ? "\n\n" : "\n");
     table_print(&table, cli, 0);
     table_free(&table);
@@ -287,6 +412,7 @@ static int run_status(struct cli *cli)
     else if (rc == CLI_OK && !cli->quiet)
         print_text(cli, &o);
     free(o.topics);
+    free(o.failing);
     return rc;
 }
 
@@ -294,7 +420,9 @@ const struct cli_command TOOL_STATUS[] = {
     {"status", NULL, "", 0, 0, "Shows the bus at a glance.",
      "Without a running supervisor the bus's memory is read by name, which its owner and root may; "
      "that no supervisor runs is said then, and the exit code is still 0. LAG is that of the "
-     "slowest group. With neither, the exit code is 5. What does not move and why: shmq doctor.",
+     "slowest group, JOURNAL what a durable topic has on disk. A journal that does not get on is named "
+     "with the reason and what to do. With neither, the exit code is 5. What does not move and why: "
+     "shmq doctor.",
      "  shmq status\n"
      "  shmq -b other --json status | jq .supervisor.pid\n",
      NULL, run_status},

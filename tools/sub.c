@@ -13,6 +13,7 @@
 
 #include "libshmq/clock.h"
 #include "libshmq/units.h"
+#include "tools/moment.h"
 #include "tools/nouns.h"
 #include "tools/progress.h"
 #include "tools/sub_format.h"
@@ -23,7 +24,7 @@
 
 static struct {
     const char *group, *from, *format;
-    uint64_t count, timeout;
+    uint64_t count, timeout, read;
     bool raw, nul;
 } args = {.count = CLI_UNSET, .timeout = CLI_UNSET};
 
@@ -31,9 +32,12 @@ static const struct cli_option options[] = {
     {'g', "group", "GROUP", "consumer group (default): remembers what was read", CLI_TEXT,
      &args.group, NULL, 0, 0},
     {0, "from", "WHERE",
-     "where a new group begins: earliest (default), latest, or an offset; a group that exists goes "
-     "on from where it left off",
+     "where a new group begins: earliest (default), latest, an offset, or " MOMENT_HELP
+     "; a group that exists goes on from where it left off",
      CLI_TEXT, &args.from, NULL, 0, 0},
+    {0, "read", "WHAT",
+     "any (default): what is published; durable: only what is kept as the topic's --durable promises",
+     CLI_CHOICE, &args.read, "any|durable", 0, 0},
     {'n', "count", "COUNT", "end after COUNT messages", CLI_COUNT, &args.count, NULL, 1,
      UINT64_MAX / 2},
     {'t', "timeout", "DUR", "end after this time, with exit code 3", CLI_DURATION, &args.timeout,
@@ -81,8 +85,11 @@ static int parse_from(const struct cli *cli, struct shmq_consumer_options *consu
     } else if (units_parse_count(args.from, 0, UINT64_MAX / 2, &offset, &why) == 0) {
         consumer_options->from = SHMQ_FROM_OFFSET;
         consumer_options->from_offset = offset;
+    } else if (moment_parse(args.from, clock_realtime_ns(), &consumer_options->from_time_ns)) {
+        consumer_options->from = SHMQ_FROM_TIME;
     } else {
-        return cli_usage(cli, "--from: '%.40s' is none of earliest, latest, or an offset",
+        return cli_usage(cli,
+                         "--from: '%.40s' is none of earliest, latest, an offset, or " MOMENT_HELP,
                          args.from);
     }
     return CLI_OK;
@@ -130,6 +137,22 @@ static void say_standby(struct subscriber *s)
     s->standby_owner = info.owner;
 }
 
+/* Why messages are lost, and what to do. */
+static const char *loss_words(const struct subscriber *s)
+{
+    struct shmq_topic_info info = {.durability = SHMQ_DURABLE_NONE};
+
+    if (shmq_topic_describe(s->cli->connection, s->topic, &info) < 0 ||
+        info.durability == SHMQ_DURABLE_NONE)
+        return "bytes were overwritten before they were read (overflow drop-old); read faster, or create the "
+               "topic with a larger --ring";
+    if (info.overflow == SHMQ_DROP_OLD)
+        return "bytes are lost: overwritten before they were read (overflow drop-old), no longer retained, or "
+               "damaged on disk; read faster, or see shmq journal verify";
+    return "bytes are lost: no longer retained, or damaged on disk; read faster or retain more (shmq topic "
+           "alter), or see shmq journal verify";
+}
+
 /* At most once a second, and at the end: a lapped reader is lapped often. */
 static void say_losses(struct subscriber *s, bool now)
 {
@@ -149,11 +172,8 @@ static void say_losses(struct subscriber *s, bool now)
             position.lost_bytes == s->lost[i])
             continue;
         progress_clear(&s->progress);
-        (void)cli_fail(CLI_OK,
-                       "%s/%" PRIu32 ": %" PRIu64
-                       " bytes were overwritten before they were read (overflow drop-old); read "
-                       "faster, or create the topic with a larger --ring",
-                       s->topic, i, position.lost_bytes - s->lost[i]);
+        (void)cli_fail(CLI_OK, "%s/%" PRIu32 ": %" PRIu64 " %s", s->topic, i,
+                       position.lost_bytes - s->lost[i], loss_words(s));
         s->lost[i] = position.lost_bytes;
     }
     s->lost_said_ns = clock_monotonic_ns();
@@ -300,6 +320,7 @@ static int run_sub(struct cli *cli)
         s.deadline_ns = clock_monotonic_ns() + args.timeout;
     consumer_options.group = args.group;
     consumer_options.commit = SHMQ_COMMIT_MANUAL;
+    consumer_options.read = args.read ? SHMQ_READ_DURABLE : SHMQ_READ_ANY;
     rc = shmq_channel_open(cli->connection, &s.channel);
     if (rc >= 0)
         rc = shmq_consumer_open(s.channel, s.topic, &consumer_options, &s.consumer);
@@ -326,6 +347,8 @@ const struct cli_command TOOL_SUB[] = {
      "  shmq sub orders\n"
      "  shmq sub orders -g billing -n 10 -t 5s\n"
      "  shmq sub orders -g audit --from latest --json | jq .body\n"
+     "  shmq sub orders -g again --from 2026-11-25T08:00 -n 100    of a durable topic: from disk\n"
+     "  shmq sub orders -g recent --from -10m --read durable\n"
      "  shmq sub orders --format '%T %p:%o %k %b\\n'\n"
      "  shmq sub files -0 | xargs -0 ls -l\n"
      "  shmq sub images -n 1 --raw > image.png\n",

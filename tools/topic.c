@@ -8,11 +8,21 @@
 #include "tools/nouns.h"
 #include "tools/outbuf.h"
 #include "tools/table.h"
+#include "tools/topic_show.h"
 
 static struct {
     uint64_t partitions, ring, max_message, producers, durable, overflow, timestamps, linger;
+    uint64_t sync_interval, retain_bytes, retain_time;
     bool if_not_exists, if_exists;
-} args = {CLI_UNSET, CLI_UNSET, CLI_UNSET, 0, 0, 0, 0, CLI_UNSET, false, false};
+} args = {
+    .partitions = CLI_UNSET,
+    .ring = CLI_UNSET,
+    .max_message = CLI_UNSET,
+    .linger = CLI_UNSET,
+    .sync_interval = CLI_UNSET,
+    .retain_bytes = CLI_UNSET,
+    .retain_time = CLI_UNSET,
+};
 
 #define OPTION_PARTITIONS(text) \
     { \
@@ -25,6 +35,18 @@ static struct {
 #define OPTION_MAX_MESSAGE(text) \
     { \
         0, "max-message", "SIZE", text, CLI_SIZE, &args.max_message, NULL, 0, 0 \
+    }
+#define OPTION_SYNC_INTERVAL(text) \
+    { \
+        0, "sync-interval", "DUR", text, CLI_DURATION, &args.sync_interval, NULL, 0, 0 \
+    }
+#define OPTION_RETAIN_BYTES(text) \
+    { \
+        0, "retain-bytes", "SIZE", text, CLI_SIZE, &args.retain_bytes, NULL, 0, 0 \
+    }
+#define OPTION_RETAIN_TIME(text) \
+    { \
+        0, "retain-time", "DUR", text, CLI_LINGER, &args.retain_time, NULL, 0, 0 \
     }
 #define OPTIONS_END \
     { \
@@ -40,11 +62,19 @@ static const struct cli_option create_options[] = {
     {0, "producers", "KIND", "multi (default), or single: one producer at a time, a little faster",
      CLI_CHOICE, &args.producers, "multi|single", 0, 0},
     {0, "overflow", "POLICY",
-     "when the ring is full: block the producer (default), reject the message, or drop-old "
-     "messages, read or not",
+     "when the ring is full: block the producer (default), reject the message, drop-old messages, "
+     "read or not; or spill: durable topics alone, slow groups catch up from the journal",
      CLI_CHOICE, &args.overflow, "block|reject|drop-old|spill", 0, 0},
-    {0, "durable", "MODE", "none: messages live in memory until read or overwritten (default)",
+    {0, "durable", "MODE",
+     "keep a journal on disk: none (default): messages live in memory until read or overwritten; os: they "
+     "survive all processes; interval: also the host, but for the last --sync-interval; always: the host, "
+     "from their confirm on",
      CLI_CHOICE, &args.durable, "none|os|interval|always", 0, 0},
+    OPTION_SYNC_INTERVAL(
+        "with --durable interval: at most so long until messages are on disk (100ms)"),
+    OPTION_RETAIN_BYTES("keep at most so much of each partition's journal, 1M or more (no bound)"),
+    OPTION_RETAIN_TIME(
+        "keep messages in the journal at least so long, then drop their file (no bound)"),
     OPTION_LINGER("how long a group without members still holds producers back (5m), or forever"),
     {0, "timestamps", "KIND", "coarse: as of the kernel's last tick (default); precise; or none",
      CLI_CHOICE, &args.timestamps, "coarse|none|precise", 0, 0},
@@ -57,6 +87,9 @@ static const struct cli_option alter_options[] = {
     OPTION_PARTITIONS("more partitions; a key's order is kept only from then on: keys move"),
     OPTION_LINGER("how long a group without members still holds producers back, or forever"),
     OPTION_MAX_MESSAGE("largest message, up to what the ring takes"),
+    OPTION_SYNC_INTERVAL("of --durable interval: at most so long until messages are on disk"),
+    OPTION_RETAIN_BYTES("keep at most so much of each partition's journal; 0: no bound any more"),
+    OPTION_RETAIN_TIME("keep messages in the journal at least so long; 0: no bound any more"),
     OPTIONS_END,
 };
 
@@ -66,177 +99,20 @@ static const struct cli_option delete_options[] = {
     OPTIONS_END,
 };
 
-/* ---- Printing --------------------------------------------------------------------------------- */
-
-static void json_topic(struct json *json, const struct shmq_topic_info *t)
-{
-    json_string(json, "name", t->name);
-    json_number(json, "id", t->id);
-    json_number(json, "partitions", t->partitions);
-    json_number(json, "ring_bytes", t->ring_bytes);
-    json_number(json, "max_message_bytes", t->max_message);
-    json_string(json, "overflow", tool_overflow_word(t->overflow));
-    json_string(json, "producers", tool_producers_word(t->producers));
-    json_string(json, "durable", tool_durability_word(t->durability));
-    json_string(json, "timestamps", tool_timestamps_word(t->timestamps));
-    if (t->group_linger_ms == SHMQ_LINGER_FOREVER)
-        json_null(json, "group_linger_ms");
-    else
-        json_number(json, "group_linger_ms", t->group_linger_ms);
-    json_time(json, "created", t->created_ns);
-    json_number(json, "owner_uid", t->owner_uid);
-    json_number(json, "shm_bytes", t->shm_bytes);
-    json_number(json, "group_count", t->group_count);
-    json_number(json, "producer_count", t->producer_count);
-    json_number(json, "consumer_count", t->consumer_count);
-    json_number(json, "quarantined", t->quarantined);
-}
-
-static int print_topic_json(struct cli *cli, const char *name)
-{
-    struct shmq_topic_info info;
-    struct outbuf out = {0};
-    struct json json;
-    int rc = shmq_topic_describe(cli->connection, name, &info);
-
-    if (rc < 0)
-        return cli_fail_library(cli, rc);
-    json_init(&json, &out);
-    json_object_begin(&json, NULL);
-    json_topic(&json, &info);
-    json_object_end(&json);
-    tool_print(&out);
-    return CLI_OK;
-}
-
-static void print_done_json(const char *what, const char *name)
-{
-    struct outbuf out = {0};
-    struct json json;
-
-    json_init(&json, &out);
-    json_object_begin(&json, NULL);
-    json_string(&json, what, name);
-    json_object_end(&json);
-    tool_print(&out);
-}
-
-static const char *show_linger(uint64_t linger_ms, char text[UNITS_TEXT_BYTES])
-{
-    return units_format_duration(
-        linger_ms == SHMQ_LINGER_FOREVER ? UNITS_FOREVER : linger_ms * NS_PER_MS, text);
-}
-
-static void json_partition(struct json *json, const struct shmq_partition_info *p)
-{
-    json_object_begin(json, NULL);
-    json_number(json, "partition", p->partition);
-    json_string(json, "status", tool_partition_status_word(p->status));
-    json_number(json, "messages", p->messages);
-    json_number(json, "first_offset", p->first_offset);
-    json_number(json, "tail_offset", p->tail_offset);
-    json_number(json, "producers", p->producer_count);
-    if (p->blocked_by == SHMQ_BLOCKED_BY_NOTHING) {
-        json_null(json, "blocked_by");
-    } else {
-        json_string(json, "blocked_by", tool_blocked_by_word(p->blocked_by));
-        json_number(json, "blocked_offset", p->blocked_offset);
-        json_number(json, "blocked_client", p->blocked_client);
-    }
-    json_object_end(json);
-}
-
-static void json_groups(struct json *json, const struct shmq_group_info *groups, int count)
-{
-    json_array_begin(json, "groups");
-    for (int i = 0; i < count; i++) {
-        json_object_begin(json, NULL);
-        json_string(json, "name", groups[i].name);
-        json_string(json, "state", tool_group_state_word(groups[i].state));
-        json_number(json, "members", groups[i].member_count);
-        json_number(json, "lag_bytes", groups[i].lag_bytes);
-        json_object_end(json);
-    }
-    json_array_end(json);
-}
-
-static void print_topic_head(const struct cli *cli, const struct shmq_topic_info *t)
-{
-    char a[UNITS_TEXT_BYTES];
-    char b[UNITS_TEXT_BYTES];
-    char time[32];
-
-    printf("%s%s%s\n", cli_bold(cli), t->name, cli_plain(cli));
-    printf("  partitions    %" PRIu32 "\n", t->partitions);
-    printf("  ring          %s each, %s of shared memory in all\n",
-           units_format_size(t->ring_bytes, a), units_show_size(t->shm_bytes, b));
-    printf("  max message   %" PRIu32 " bytes\n", t->max_message);
-    printf("  overflow      %s\n", tool_overflow_word(t->overflow));
-    printf("  producers     %s, %" PRIu32 " now\n", tool_producers_word(t->producers),
-           t->producer_count);
-    printf("  durable       %s\n", tool_durability_word(t->durability));
-    printf("  timestamps    %s\n", tool_timestamps_word(t->timestamps));
-    printf("  group linger  %s\n", show_linger(t->group_linger_ms, a));
-    printf("  created       %s by uid %" PRIu32 "\n", text_iso_time(t->created_ns, time),
-           t->owner_uid);
-    if (t->quarantined > 0)
-        printf("  %squarantined   %" PRIu32 " %s; see shmq doctor%s\n", cli_red(cli),
-               t->quarantined, cli_plural(t->quarantined, "partition", "partitions"),
-               cli_plain(cli));
-}
-
-static void print_partitions(const struct cli *cli, const struct shmq_partition_info *partitions,
-                             int count)
-{
-    static const char *const heads[] = {">PARTITION", "STATUS",     ">MESSAGES",  ">FIRST",
-                                        ">TAIL",      ">PRODUCERS", "BLOCKED BY", NULL};
-    struct table table;
-
-    table_init(&table, heads);
-    for (int i = 0; i < count; i++) {
-        const struct shmq_partition_info *p = &partitions[i];
-
-        table_cell(&table, "%" PRIu32, p->partition);
-        table_cell(&table, "%s", tool_partition_status_word(p->status));
-        table_cell(&table, "%" PRIu64, p->messages);
-        table_cell(&table, "%" PRIu64, p->first_offset);
-        table_cell(&table, "%" PRIu64, p->tail_offset);
-        table_cell(&table, "%" PRIu32, p->producer_count);
-        if (p->blocked_by == SHMQ_BLOCKED_BY_NOTHING)
-            table_cell(&table, "-");
-        else if (p->blocked_client != 0)
-            table_cell(&table, "%s at %" PRIu64 ", client %" PRIu64,
-                       tool_blocked_by_word(p->blocked_by), p->blocked_offset, p->blocked_client);
-        else
-            table_cell(&table, "%s at %" PRIu64, tool_blocked_by_word(p->blocked_by),
-                       p->blocked_offset);
-    }
-    putchar('\n');
-    table_print(&table, cli, 0);
-    table_free(&table);
-}
-
-static void print_groups(const struct cli *cli, const struct shmq_group_info *groups, int count)
-{
-    static const char *const heads[] = {"GROUP", "STATE", ">MEMBERS", ">LAG", NULL};
-    char text[UNITS_TEXT_BYTES];
-    struct table table;
-
-    if (count == 0)
-        return;
-    table_init(&table, heads);
-    for (int i = 0; i < count; i++) {
-        table_cell(&table, "%s", groups[i].name);
-        table_cell(&table, "%s", tool_group_state_word(groups[i].state));
-        table_cell(&table, "%" PRIu32, groups[i].member_count);
-        table_cell(&table, "%s", units_show_size(groups[i].lag_bytes, text));
-    }
-    putchar('\n');
-    table_print(&table, cli, 0);
-    table_free(&table);
-}
-
 /* ---- Commands --------------------------------------------------------------------------------- */
+
+/* 0 is no bound, which the library takes for "not given". */
+static void fill_journal(struct shmq_topic_options *options)
+{
+    if (args.sync_interval != CLI_UNSET)
+        options->sync_interval_ms = args.sync_interval / NS_PER_MS;
+    if (args.retain_bytes != CLI_UNSET)
+        options->retain_bytes = args.retain_bytes ? args.retain_bytes : SHMQ_RETAIN_UNBOUNDED;
+    if (args.retain_time == 0 || args.retain_time == UNITS_FOREVER)
+        options->retain_ms = SHMQ_RETAIN_UNBOUNDED;
+    else if (args.retain_time != CLI_UNSET)
+        options->retain_ms = args.retain_time / NS_PER_MS;
+}
 
 /* What was given, into the library's options. CLI_OK or CLI_USAGE. */
 static int fill_options(const struct cli *cli, struct shmq_topic_options *options)
@@ -253,10 +129,15 @@ static int fill_options(const struct cli *cli, struct shmq_topic_options *option
         options->max_message = (uint32_t)args.max_message;
     if (args.linger < NS_PER_MS)
         return cli_usage(cli, "--group-linger: 1ms is the shortest; or 'forever'");
+    if (args.sync_interval < NS_PER_MS)
+        return cli_usage(cli, "--sync-interval: from 1ms to 1h");
+    if (args.retain_time > 0 && args.retain_time < NS_PER_MS)
+        return cli_usage(cli, "--retain-time: 1ms is the shortest; 0 for no bound");
     if (args.linger == UNITS_FOREVER)
         options->group_linger_ms = SHMQ_LINGER_FOREVER;
     else if (args.linger != CLI_UNSET)
         options->group_linger_ms = args.linger / NS_PER_MS;
+    fill_journal(options);
     options->overflow = (uint32_t)args.overflow;
     options->producers = (uint32_t)args.producers;
     options->timestamps = (uint32_t)args.timestamps;
@@ -279,7 +160,7 @@ static int create_topic(struct cli *cli)
     if (rc < 0)
         return cli_fail_library(cli, rc);
     if (cli->json)
-        return print_topic_json(cli, name);
+        return topic_print_json(cli, name);
     if (!cli->quiet)
         printf("topic %s: %s\n", name, args.if_not_exists ? "is there" : "created");
     return CLI_OK;
@@ -293,9 +174,10 @@ static int alter_topic(struct cli *cli)
 
     if (rc != CLI_OK)
         return rc;
-    if (!options.partitions && !options.group_linger_ms && !options.max_message)
-        return cli_usage(cli, "nothing to change: give --partitions, --group-linger or "
-                              "--max-message");
+    if (!options.partitions && !options.group_linger_ms && !options.max_message &&
+        !options.sync_interval_ms && !options.retain_bytes && !options.retain_ms)
+        return cli_usage(cli, "nothing to change: give --partitions, --group-linger, "
+                              "--max-message, --sync-interval, --retain-bytes or --retain-time");
     rc = cli_connect(cli);
     if (rc != CLI_OK)
         return rc;
@@ -303,7 +185,7 @@ static int alter_topic(struct cli *cli)
     if (rc < 0)
         return cli_fail_library(cli, rc);
     if (cli->json)
-        return print_topic_json(cli, name);
+        return topic_print_json(cli, name);
     if (!cli->quiet)
         printf("topic %s: altered\n", name);
     return CLI_OK;
@@ -334,7 +216,7 @@ static int list_topics(struct cli *cli)
         const struct shmq_topic_info *t = &topics[i];
 
         json_object_begin(&json, NULL);
-        json_topic(&json, t);
+        topic_json(&json, t);
         json_object_end(&json);
         if (cli->quiet && !cli->json)
             printf("%s\n", t->name);
@@ -361,56 +243,42 @@ static int list_topics(struct cli *cli)
     return CLI_OK;
 }
 
-static void print_topic_whole_json(const struct shmq_topic_info *info,
-                                   const struct shmq_partition_info *partitions,
-                                   int partition_count, const struct shmq_group_info *groups,
-                                   int group_count)
+/* The rest of it; 0 or a shmq error. */
+static int ask_whole(struct cli *cli, const char *name, struct topic_whole *whole)
 {
-    struct outbuf out = {0};
-    struct json json;
+    struct shmq_bus_info bus = {.pid = 0};
+    int rc = shmq_topic_describe(cli->connection, name, &whole->info);
 
-    json_init(&json, &out);
-    json_object_begin(&json, NULL);
-    json_topic(&json, info);
-    json_array_begin(&json, "partition_list");
-    for (int i = 0; i < partition_count; i++)
-        json_partition(&json, &partitions[i]);
-    json_array_end(&json);
-    json_groups(&json, groups, group_count);
-    json_object_end(&json);
-    tool_print(&out);
+    if (rc >= 0)
+        rc = whole->partition_count =
+            tool_list_partitions(cli->connection, name, &whole->partitions);
+    if (rc >= 0)
+        rc = whole->group_count = tool_list_groups(cli->connection, name, &whole->groups);
+    if (rc >= 0)
+        rc = shmq_bus_describe(cli->connection, &bus);
+    memcpy(whole->state_dir, bus.state_dir, sizeof(whole->state_dir));
+    return rc;
 }
 
 static int describe_topic(struct cli *cli)
 {
-    const char *name = cli->operands[0];
-    struct shmq_topic_info info;
-    struct shmq_partition_info *partitions = NULL;
-    struct shmq_group_info *groups = NULL;
-    int partition_count = 0;
-    int group_count = 0;
+    struct topic_whole whole = {.partition_count = 0};
     int rc = cli_connect(cli);
 
     if (rc != CLI_OK)
         return rc;
-    rc = shmq_topic_describe(cli->connection, name, &info);
-    if (rc >= 0)
-        rc = partition_count = tool_list_partitions(cli->connection, name, &partitions);
-    if (rc >= 0)
-        rc = group_count = tool_list_groups(cli->connection, name, &groups);
+    rc = ask_whole(cli, cli->operands[0], &whole);
     if (rc < 0) {
         rc = cli_fail_library(cli, rc);
-    } else if (cli->json) {
-        print_topic_whole_json(&info, partitions, partition_count, groups, group_count);
-        rc = CLI_OK;
     } else {
-        print_topic_head(cli, &info);
-        print_partitions(cli, partitions, partition_count);
-        print_groups(cli, groups, group_count);
         rc = CLI_OK;
+        if (cli->json)
+            topic_print_whole_json(&whole);
+        else
+            topic_print_whole(cli, &whole);
     }
-    free(partitions);
-    free(groups);
+    free(whole.partitions);
+    free(whole.groups);
     return rc;
 }
 
@@ -419,7 +287,7 @@ static int finish_change(struct cli *cli, int rc, const char *done)
     if (rc < 0)
         return cli_fail_library(cli, rc);
     if (cli->json)
-        print_done_json(done, cli->operands[0]);
+        topic_print_done_json(done, cli->operands[0]);
     else if (!cli->quiet)
         printf("topic %s: %s\n", cli->operands[0], done);
     return CLI_OK;
@@ -454,7 +322,9 @@ const struct cli_command TOOL_TOPIC[] = {
      "  shmq topic create orders\n"
      "  shmq topic create orders -p 4 --ring 16M --overflow reject\n"
      "  shmq topic create sensors --overflow drop-old --ring 64K   the latest data, always\n"
-     "  shmq topic create files --max-message 4M                   takes a ring of 64M\n",
+     "  shmq topic create files --max-message 4M                   takes a ring of 64M\n"
+     "  shmq topic create payments --durable always --retain-time 30d\n"
+     "  shmq topic create events --durable interval --overflow spill --retain-bytes 10G\n",
      create_options, create_topic},
     {"topic", "list", "", 0, 0, "Lists the topics.", NULL,
      "  shmq topic list\n"
@@ -463,14 +333,19 @@ const struct cli_command TOOL_TOPIC[] = {
      NULL, list_topics},
     {"topic", "describe", "NAME", 1, 1, "Shows a topic, its partitions and its groups.",
      "BLOCKED BY names what holds a full ring back: a group that has not committed further, a "
-     "hold (a member still looks at a message), or a claim (a producer that has begun a message "
-     "and not ended it), with its offset and client.",
+     "hold (a member still looks at a message), a claim (a producer that has begun a message "
+     "and not ended it), with its offset and client, or the journal: what is not safe on disk "
+     "stays in the ring.\n\n"
+     "Of a durable topic the second table says up to which offset messages are safe, how much is not "
+     "yet, what is on disk, and why it does not get on.",
      "  shmq topic describe orders\n", NULL, describe_topic},
     {"topic", "alter", "NAME", 1, 1, "Changes a topic while everything runs.",
      "Partitions can be added, not taken away. Afterwards a key may belong to another partition: "
-     "its order is kept only among messages published from then on.",
+     "its order is kept only among messages published from then on. Retention goes by whole "
+     "files, the oldest first; whether the topic is durable cannot be changed.",
      "  shmq topic alter orders -p 8\n"
-     "  shmq topic alter orders --group-linger forever\n",
+     "  shmq topic alter orders --group-linger forever\n"
+     "  shmq topic alter events --retain-bytes 20G --retain-time 0\n",
      alter_options, alter_topic},
     {"topic", "delete", "NAME", 1, 1, "Deletes a topic and all that is in it.",
      "Its producers and consumers are told. It does not ask.",
@@ -478,7 +353,8 @@ const struct cli_command TOOL_TOPIC[] = {
      "  shmq topic delete orders --if-exists\n",
      delete_options, delete_topic},
     {"topic", "purge", "NAME", 1, 1, "Makes every group skip what is in the topic now.",
-     "Messages that are being processed are not recalled.", "  shmq topic purge orders\n", NULL,
-     purge_topic},
+     "Messages that are being processed are not recalled. What a durable topic has on disk goes, "
+     "too, but for the file that is being written.",
+     "  shmq topic purge orders\n", NULL, purge_topic},
     {NULL, NULL, NULL, 0, 0, NULL, NULL, NULL, NULL, NULL},
 };

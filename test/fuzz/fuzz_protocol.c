@@ -77,6 +77,12 @@ static void check_request_fields(const unsigned char *message)
         require(request->partition < PARTITIONS_MAX && request->slot < SLOTS_MAX);
         break;
     }
+    case PROTOCOL_JOURNAL_OPEN: {
+        const struct protocol_journal_open *request = (const void *)message;
+
+        require(request->partition < PARTITIONS_MAX && request->flags <= JOURNAL_BY_TIME);
+        break;
+    }
     case PROTOCOL_GROUP_JOIN: {
         const struct protocol_group_join *request = (const void *)message;
 

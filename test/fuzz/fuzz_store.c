@@ -49,6 +49,13 @@ static int on_mark(void *context, const struct store_mark *mark)
     return 0;
 }
 
+static int on_cursor(void *context, const struct store_cursor *cursor)
+{
+    (void)context;
+    require_encodable(STORE_PUT_CURSOR, cursor);
+    return 0;
+}
+
 static int on_delete_topic(void *context, uint64_t topic)
 {
     (void)context;
@@ -135,6 +142,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         .put_group = on_group,
         .delete_group = on_delete_group,
         .put_mark = on_mark,
+        .put_cursor = on_cursor,
         .put_counter = on_counter,
         .warn = on_warning,
     };

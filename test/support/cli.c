@@ -76,9 +76,8 @@ static bool bus_answers(void *pid)
     return status == 0 || test_wait_exit(*(pid_t *)pid, 0) != TEST_TIMED_OUT;
 }
 
-pid_t cli_start_bus(void)
+static pid_t start_bus(char **argv)
 {
-    char *argv[] = {daemon_path, "--ephemeral", "--log-level", "warning", NULL};
     pid_t pid;
 
     cli_need_tool();
@@ -92,10 +91,35 @@ pid_t cli_start_bus(void)
     return pid;
 }
 
+pid_t cli_start_bus(void)
+{
+    char *argv[] = {daemon_path, "--ephemeral", "--log-level", "warning", NULL};
+
+    return start_bus(argv);
+}
+
+pid_t cli_start_persistent_bus(const char *io_fault)
+{
+    char *argv[] = {daemon_path, "--log-level", "warning", NULL};
+    pid_t pid;
+
+    if (io_fault)
+        setenv("SHMQ_IO_FAULT", io_fault, 1);
+    pid = start_bus(argv);
+    unsetenv("SHMQ_IO_FAULT");
+    return pid;
+}
+
 void cli_stop_bus(pid_t pid)
 {
     test_kill(pid, SIGTERM);
     CHECK_INT_EQ(test_wait_exit(pid, CLI_WAIT_MS), 0);
+}
+
+void cli_stop_persistent_bus(pid_t pid)
+{
+    cli_stop_bus(pid);
+    (void)test_remove_leftovers();
 }
 
 pid_t cli_start_shell(const char *command)

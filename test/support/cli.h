@@ -35,6 +35,11 @@ int cli_run_input(struct test_output *out, const void *input, size_t length, con
 pid_t cli_start_bus(void);
 void cli_stop_bus(pid_t pid);
 
+/* The same, but it keeps its state, for durable topics. `io_fault`: SHMQ_IO_FAULT, see daemon/io.h; NULL for none.
+ * The second one also removes the memory that a supervisor leaves to the next. */
+pid_t cli_start_persistent_bus(const char *io_fault);
+void cli_stop_persistent_bus(pid_t pid);
+
 /* Through a shell, for redirections; $SHMQ is the tool. With `exec` in front the pid is the tool's. */
 pid_t cli_start_shell(const char *command);
 int cli_run_shell(struct test_output *out, const char *command);

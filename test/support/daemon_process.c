@@ -62,7 +62,7 @@ static void put_environment(const char *name, const char *value)
 
 pid_t daemon_start(const struct daemon_options *options)
 {
-    static const struct daemon_options none = {NULL, NULL, NULL};
+    static const struct daemon_options none = {NULL, NULL, NULL, NULL};
     char *argv[ARGUMENTS_MAX], copy[512];
     pid_t pid;
 
@@ -71,10 +71,12 @@ pid_t daemon_start(const struct daemon_options *options)
     build_arguments(options->words, copy, sizeof(copy), argv);
     put_environment("SHMQ_FAULT", options->fault);
     put_environment("SHMQ_FAULT_LOG", options->fault_log);
+    put_environment("SHMQ_IO_FAULT", options->io_fault);
     pid = test_start(argv);
     /* The client library has points as well: nobody else is to read these. */
     put_environment("SHMQ_FAULT", NULL);
     put_environment("SHMQ_FAULT_LOG", NULL);
+    put_environment("SHMQ_IO_FAULT", NULL);
     return pid;
 }
 

@@ -14,6 +14,7 @@
 struct daemon_options {
     const char *fault;     /* SHMQ_FAULT; NULL: none */
     const char *fault_log; /* SHMQ_FAULT_LOG */
+    const char *io_fault;  /* SHMQ_IO_FAULT */
     const char *words;     /* further arguments, split at blanks */
 };
 

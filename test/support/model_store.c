@@ -35,6 +35,17 @@ static size_t find_mark(const struct model *model, uint64_t topic, uint32_t part
     return i;
 }
 
+static size_t find_cursor(const struct model *model, const struct store_cursor *cursor)
+{
+    size_t i = 0;
+
+    while (i < model->cursor_count &&
+           (model->cursors[i].topic != cursor->topic || model->cursors[i].group != cursor->group ||
+            model->cursors[i].partition != cursor->partition))
+        i++;
+    return i;
+}
+
 static int put_topic(void *context, const struct store_topic *topic)
 {
     struct model *model = context;
@@ -68,6 +79,17 @@ static int put_mark(void *context, const struct store_mark *mark)
     return 0;
 }
 
+static int put_cursor(void *context, const struct store_cursor *cursor)
+{
+    struct model *model = context;
+    size_t at = find_cursor(model, cursor);
+
+    REQUIRE(at < MODEL_MAX);
+    model->cursors[at] = *cursor;
+    model->cursor_count += at == model->cursor_count;
+    return 0;
+}
+
 static int put_counter(void *context, uint64_t next_id)
 {
     struct model *model = context;
@@ -83,6 +105,10 @@ static int delete_group(void *context, uint64_t topic, uint64_t group)
 
     if (at < model->group_count)
         model->groups[at] = model->groups[--model->group_count];
+    for (size_t i = model->cursor_count; i-- > 0;) {
+        if (model->cursors[i].topic == topic && model->cursors[i].group == group)
+            model->cursors[i] = model->cursors[--model->cursor_count];
+    }
     return 0;
 }
 
@@ -100,6 +126,10 @@ static int delete_topic(void *context, uint64_t topic)
     for (size_t i = model->mark_count; i-- > 0;) {
         if (model->marks[i].topic == topic)
             model->marks[i] = model->marks[--model->mark_count];
+    }
+    for (size_t i = model->cursor_count; i-- > 0;) {
+        if (model->cursors[i].topic == topic)
+            model->cursors[i] = model->cursors[--model->cursor_count];
     }
     return 0;
 }
@@ -123,7 +153,7 @@ static int put_everything(void *context, struct store *store, struct error_buffe
         rc = store_put_group(store, &model->groups[i], why);
     for (size_t i = 0; rc == 0 && i < model->mark_count; i++)
         rc = store_put_mark(store, &model->marks[i], why);
-    return rc;
+    return rc == 0 ? store_put_cursors(store, model->cursors, model->cursor_count, why) : rc;
 }
 
 const struct store_callbacks MODEL_CALLBACKS = {
@@ -132,6 +162,7 @@ const struct store_callbacks MODEL_CALLBACKS = {
     .put_group = put_group,
     .delete_group = delete_group,
     .put_mark = put_mark,
+    .put_cursor = put_cursor,
     .put_counter = put_counter,
     .warn = note_warning,
     .snapshot = put_everything,
@@ -194,13 +225,24 @@ static void draw_group(const struct model *model, struct test_random *random,
     group->gate = below(random, GATES_MAX);
 }
 
+/* Of a group that there is, or was, or of none (the partition's own). */
+static void draw_cursor(const struct model *model, struct test_random *random,
+                        struct store_cursor *cursor)
+{
+    cursor->topic = model->topics[below(random, (uint32_t)model->topic_count)].id;
+    cursor->group = below(random, 30);
+    cursor->partition = below(random, 4);
+    cursor->offset = draw_u64(random) & ~UINT64_C(63);
+}
+
 void model_draw(const struct model *model, struct test_random *random,
                 struct model_operation *ret_operation)
 {
     static const enum model_kind KINDS[] = {
-        MODEL_PUT_TOPIC, MODEL_PUT_TOPIC,    MODEL_PUT_GROUP,    MODEL_PUT_GROUP,
-        MODEL_PUT_GROUP, MODEL_PUT_MARK,     MODEL_PUT_MARK,     MODEL_PUT_COUNTER,
-        MODEL_SNAPSHOT,  MODEL_DELETE_TOPIC, MODEL_DELETE_GROUP, MODEL_DELETE_GROUP,
+        MODEL_PUT_TOPIC,  MODEL_PUT_TOPIC,    MODEL_PUT_GROUP,    MODEL_PUT_GROUP,
+        MODEL_PUT_GROUP,  MODEL_PUT_MARK,     MODEL_PUT_MARK,     MODEL_PUT_COUNTER,
+        MODEL_SNAPSHOT,   MODEL_DELETE_TOPIC, MODEL_DELETE_GROUP, MODEL_DELETE_GROUP,
+        MODEL_PUT_CURSOR, MODEL_PUT_CURSOR,
     };
     struct model_operation *op = ret_operation;
 
@@ -216,6 +258,7 @@ void model_draw(const struct model *model, struct test_random *random,
     op->mark.topic = op->group.topic;
     op->mark.partition = below(random, 4);
     op->mark.offset = draw_u64(random) & ~UINT64_C(63);
+    draw_cursor(model, random, &op->cursor);
 }
 
 void model_apply(struct model *model, const struct model_operation *op)
@@ -229,6 +272,9 @@ void model_apply(struct model *model, const struct model_operation *op)
         break;
     case MODEL_PUT_MARK:
         (void)put_mark(model, &op->mark);
+        break;
+    case MODEL_PUT_CURSOR:
+        (void)put_cursor(model, &op->cursor);
         break;
     case MODEL_PUT_COUNTER:
         (void)put_counter(model, op->counter);
@@ -253,6 +299,8 @@ int model_put(struct store *store, const struct model_operation *op, struct erro
         return store_put_group(store, &op->group, why);
     case MODEL_PUT_MARK:
         return store_put_mark(store, &op->mark, why);
+    case MODEL_PUT_CURSOR:
+        return store_put_cursors(store, &op->cursor, 1, why);
     case MODEL_PUT_COUNTER:
         return store_put_counter(store, op->counter, why);
     case MODEL_DELETE_TOPIC:
@@ -269,7 +317,8 @@ int model_put(struct store *store, const struct model_operation *op, struct erro
 bool model_equals(const struct model *a, const struct model *b)
 {
     if (a->topic_count != b->topic_count || a->group_count != b->group_count ||
-        a->mark_count != b->mark_count || a->counter != b->counter)
+        a->mark_count != b->mark_count || a->cursor_count != b->cursor_count ||
+        a->counter != b->counter)
         return false;
     for (size_t i = 0; i < a->topic_count; i++) {
         size_t at = find_topic(b, a->topics[i].id);
@@ -289,6 +338,12 @@ bool model_equals(const struct model *a, const struct model *b)
         size_t at = find_mark(b, a->marks[i].topic, a->marks[i].partition);
 
         if (at == b->mark_count || a->marks[i].offset != b->marks[at].offset)
+            return false;
+    }
+    for (size_t i = 0; i < a->cursor_count; i++) {
+        size_t at = find_cursor(b, &a->cursors[i]);
+
+        if (at == b->cursor_count || a->cursors[i].offset != b->cursors[at].offset)
             return false;
     }
     return true;

@@ -15,9 +15,11 @@ struct model {
     struct store_topic topics[MODEL_MAX];
     struct store_group groups[MODEL_MAX];
     struct store_mark marks[MODEL_MAX];
+    struct store_cursor cursors[MODEL_MAX];
     size_t topic_count;
     size_t group_count;
     size_t mark_count;
+    size_t cursor_count;
     uint64_t counter;
     unsigned warnings; /* of the store; not compared */
     char warning[256];
@@ -27,6 +29,7 @@ enum model_kind {
     MODEL_PUT_TOPIC,
     MODEL_PUT_GROUP,
     MODEL_PUT_MARK,
+    MODEL_PUT_CURSOR,
     MODEL_PUT_COUNTER,
     MODEL_DELETE_TOPIC,
     MODEL_DELETE_GROUP,
@@ -38,6 +41,7 @@ struct model_operation {
     struct store_topic topic;
     struct store_group group; /* its ids say what to delete, too */
     struct store_mark mark;
+    struct store_cursor cursor;
     uint64_t counter;
 };
 
