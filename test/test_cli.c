@@ -39,10 +39,11 @@ TEST(json_values_are_found_by_path)
 /* ---- Without a bus -------------------------------------------------------------------------------- */
 
 static const char *const COMMANDS[] = {
-    "topic create", "topic list",  "topic describe",  "topic alter",
-    "topic delete", "topic purge", "group list",      "group describe",
-    "group delete", "client list", "client describe", "pub",
-    "sub",          "status",      "doctor",
+    "topic create", "topic list",   "topic describe",  "topic alter",
+    "topic delete", "topic purge",  "group list",      "group describe",
+    "group delete", "client list",  "client describe", "pub",
+    "sub",          "status",       "doctor",          "journal verify",
+    "journal dump", "journal stat", "journal repair",
 };
 
 #define EACH_COMMAND(i) (size_t i = 0; (i) < sizeof(COMMANDS) / sizeof(COMMANDS[0]); (i)++)
@@ -86,7 +87,7 @@ static const char *sample_value(const char *option, const char *placeholder)
     static const char *const words[][2] = {
         {"--overflow", "reject"}, {"--producers", "single"},  {"--durable", "none"},
         {"--timestamps", "none"}, {"--confirm", "published"}, {"--from", "latest"},
-        {"--format", "%b\\n"},    {"--header", "a=b"},
+        {"--format", "%b\\n"},    {"--header", "a=b"},        {"--read", "durable"},
     };
 
     for (size_t i = 0; i < sizeof(words) / sizeof(words[0]); i++) {
@@ -180,6 +181,11 @@ TEST(wrong_usage_is_2_and_names_the_nearest)
     check_usage("sub a --raw -0", "exclude each other");
     check_usage("sub a --format %q", "'%q' is unknown");
     check_usage("sub a --from yesterday", "'yesterday'");
+    check_usage("sub a --from 2026-13-01", "a time (2026-11-25T10:00:00Z");
+    check_usage("sub a --read all", "'all' is none of any|durable");
+    check_usage("topic create a --sync-interval 0", "from 1ms to 1h");
+    check_usage("topic create a --retain-bytes much", "'much' is not a size");
+    check_usage("topic alter a", "nothing to change");
     check_usage("client describe me", "no client's number");
     check_usage("doctor --force", "--clean");
     check_usage("-b ..bad topic list", "bus");

@@ -13,6 +13,7 @@ extern const struct cli_command TOOL_PUB[];
 extern const struct cli_command TOOL_SUB[];
 extern const struct cli_command TOOL_STATUS[];
 extern const struct cli_command TOOL_DOCTOR[];
+extern const struct cli_command TOOL_JOURNAL[];
 
 /* Lists as arrays, because no call may be made from inside a list's callback. The caller frees
  * *ret_items. Return a shmq error or the number of items. */

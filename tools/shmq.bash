@@ -59,12 +59,12 @@ _shmq() {
         cur=${words[cword]}
         prev=${words[cword - 1]}
     fi
-    local nouns="topic group client pub sub status doctor help"
+    local nouns="topic group client pub sub status doctor journal help"
     _shmq_common
     _shmq_operands
     if ((${#operands[@]} > 0)); then
         case ${operands[0]} in
-        topic | group | client) ((${#operands[@]} > 1)) && _shmq_operands "${operands[@]:0:2}" ;;
+        topic | group | client | journal) ((${#operands[@]} > 1)) && _shmq_operands "${operands[@]:0:2}" ;;
         *) _shmq_operands "${operands[0]}" ;;
         esac
     fi
@@ -72,17 +72,18 @@ _shmq() {
 
     case $prev in
     -f | --file) COMPREPLY=($(compgen -f -- "$cur")); return ;;
-    --runtime-dir) COMPREPLY=($(compgen -d -- "$cur")); return ;;
+    --runtime-dir | --state-dir) COMPREPLY=($(compgen -d -- "$cur")); return ;;
     -g | --group)
         [[ $verb ]] && COMPREPLY=($(compgen -W "$(_shmq_ask group list "$verb")" -- "$cur"))
         return
         ;;
     --from) COMPREPLY=($(compgen -W "earliest latest" -- "$cur")); return ;;
-    --overflow | --producers | --timestamps | --durable | --confirm)
+    --overflow | --producers | --timestamps | --durable | --confirm | --read)
         COMPREPLY=($(compgen -W "$(_shmq_choices $noun ${noun:+$([[ $noun == topic ]] && echo "$verb")} "$prev")" -- "$cur"))
         return
         ;;
     -b | --bus | -V | --vhost | -p | --partitions | --ring | --max-message | --group-linger | -m | --message | \
+        --sync-interval | --retain-bytes | --retain-time | \
         -k | --key | --key-separator | -H | --header | --partition | -n | --count | --size | --rate | \
         --timeout | -t | --format)
         [[ $noun == sub && $prev == -t || $prev != -t ]] && return
@@ -92,7 +93,7 @@ _shmq() {
     if [[ $cur == -* ]]; then
         case $noun in
         "") replies=$(_shmq_options) ;;
-        topic | group | client) replies=$(_shmq_options "$noun" ${verb:+"$verb"}) ;;
+        topic | group | client | journal) replies=$(_shmq_options "$noun" ${verb:+"$verb"}) ;;
         *) replies=$(_shmq_options "$noun") ;;
         esac
         COMPREPLY=($(compgen -W "${replies:-$(_shmq_options)}" -- "$cur"))
@@ -105,6 +106,11 @@ _shmq() {
     topic:1) replies="create list describe alter delete purge" ;;
     group:1) replies="list describe delete" ;;
     client:1) replies="list describe" ;;
+    journal:1) replies="verify dump stat repair" ;;
+    journal:2)
+        COMPREPLY=($(compgen -W "$(_shmq_ask topic list)" -- "$cur") $(compgen -f -- "$cur"))
+        return
+        ;;
     topic:2) [[ $verb == create || $verb == list ]] || replies=$(_shmq_ask topic list) ;;
     group:2 | pub:1 | sub:1) replies=$(_shmq_ask topic list) ;;
     group:3) [[ $verb == list ]] || replies=$(_shmq_ask group list "${operands[2]}") ;;

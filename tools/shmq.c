@@ -2,9 +2,9 @@
 /*
  * shmq: the command line tool. main() finds the command in the nouns' tables and runs it.
  *
- * Files: cli* parse and report; topic, group, client, pub, sub, status, doctor are the nouns; inspect
- * reads a bus's memory without a supervisor; outbuf, json, table, progress write. All but inspect
- * use shmq.h alone.
+ * Files: cli* parse and report; topic, group, client, pub, sub, status, doctor, journal* are the nouns;
+ * inspect reads a bus's memory without a supervisor; outbuf, json, table, progress write. All but inspect
+ * and journal use shmq.h alone.
  */
 #include <signal.h>
 #include <stdlib.h>
@@ -13,7 +13,8 @@
 #include "tools/nouns.h"
 
 static const struct cli_command *const NOUNS[] = {
-    TOOL_TOPIC, TOOL_GROUP, TOOL_CLIENT, TOOL_PUB, TOOL_SUB, TOOL_STATUS, TOOL_DOCTOR, NULL,
+    TOOL_TOPIC,  TOOL_GROUP,  TOOL_CLIENT,  TOOL_PUB, TOOL_SUB,
+    TOOL_STATUS, TOOL_DOCTOR, TOOL_JOURNAL, NULL,
 };
 
 static bool wants_color(int fd)
