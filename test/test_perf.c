@@ -86,8 +86,8 @@ static bool nothing_is_left(void *unused)
 
 TEST(help_says_what_there_is)
 {
-    static const char *const verbs[] = {"latency", "throughput", "fanout",
-                                        "wake",    "compare",    "floor"};
+    static const char *const verbs[] = {"latency", "throughput", "fanout", "wake",
+                                        "compare", "floor",      "durable"};
     struct test_output out;
 
     need_program();
@@ -197,6 +197,7 @@ TEST(completion_knows_commands_options_and_transports)
         "complete_words \"$PERF\" latency --wait b; "
         "complete_words \"$PERF\" latency --transport pip; "
         "complete_words \"$PERF\" latency --transport shmq,pip; "
+        "complete_words \"$PERF\" durable --only window,catc; "
         "complete_words \"$PERF\" latency th; '";
     const char *build = getenv("BUILD");
     char program[512];
@@ -212,7 +213,7 @@ TEST(completion_knows_commands_options_and_transports)
     status = cli_run_shell(&out, script);
     if (status != 77) {
         CHECK_INT_EQ(status, 0);
-        CHECK_STR_EQ(out.out, "throughput\n--rounds\nblock\npipe\nshmq,pipe\n\n");
+        CHECK_STR_EQ(out.out, "throughput\n--rounds\nblock\npipe\nshmq,pipe\nwindow,catch-up\n\n");
     }
     test_output_free(&out);
 }

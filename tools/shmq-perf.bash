@@ -1,8 +1,8 @@
 # bash completion for shmq-perf                                            -*- shell-script -*-
 # SPDX-License-Identifier: Apache-2.0
 #
-# Commands and options come from the program's own help, transports from its own list: nothing here has to
-# be changed when it learns a new one.
+# Commands and options come from the program's own help, transports and rows from its own lists: nothing here has
+# to be changed when it learns a new one.
 
 _shmq_perf_commands() {
     "${words[0]}" --help 2>/dev/null | sed -n '/^Commands/,/^$/s/^  \([a-z][a-z-]*\) .*/\1/p'
@@ -20,6 +20,11 @@ _shmq_perf_choices() {
 # Those that this build can measure.
 _shmq_perf_transports() {
     "${words[0]}" transports 2>/dev/null | awk '$NF == "yes" { print $1 }'
+}
+
+# Those of durable, as the error for an unknown one names them.
+_shmq_perf_rows() {
+    "${words[0]}" durable --only '?' 2>&1 | sed -n 's/.*there are \(.*\);.*/\1/p' | tr -d ,
 }
 
 # Completes the last part of a list such as shmq,pipe,un.
@@ -47,13 +52,15 @@ _shmq_perf() {
 
     case $prev in
     --plot | --hgrm) COMPREPLY=($(compgen -f -- "$cur")); return ;;
-    --runtime-dir) COMPREPLY=($(compgen -d -- "$cur")); return ;;
+    --runtime-dir | --state-dir) COMPREPLY=($(compgen -d -- "$cur")); return ;;
     -t | --transport) _shmq_perf_list "$(_shmq_perf_transports)"; return ;;
+    --only) _shmq_perf_list "$(_shmq_perf_rows)"; return ;;
     -s | --size) _shmq_perf_list "16 64 256 1K 4K 64K"; return ;;
     --wait | --format | --timestamps)
         COMPREPLY=($(compgen -W "$(_shmq_perf_choices "$prev")" -- "$cur"))
         return
         ;;
+    --history) COMPREPLY=($(compgen -W "1G 10G" -- "$cur")); return ;;
     --ring) COMPREPLY=($(compgen -W "64K 512K 1M 16M 64M 256M" -- "$cur")); return ;;
     -b | --bus | -V | --vhost | --producers | --consumers | --groups | --partitions | --duration | --rounds | \
         --cpus | --classes | --messages | --rate | --batch | --poll)

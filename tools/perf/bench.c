@@ -225,26 +225,6 @@ static const struct plan PLANS[] = {
 
 /* ---- goals ----------------------------------------------------------------------------------- */
 
-/* Between the quartiles: a median that may well be on the other side the next time. */
-static bool is_close(const struct perf_comparison *row, const struct perf_spread *value)
-{
-    return row->target > value->low && row->target < value->high;
-}
-
-static void judge(struct perf_comparison *row, const struct perf_spread *value, uint32_t least)
-{
-    if (!row->has_target)
-        row->verdict = PERF_NO_TARGET;
-    else if (value->count < least)
-        row->verdict = PERF_NOT_OBSERVED;
-    else if (row->target_is_most ? value->median <= row->target : value->median >= row->target)
-        row->verdict = PERF_MET;
-    else
-        row->verdict = PERF_MISSED;
-    if ((row->verdict == PERF_MET || row->verdict == PERF_MISSED) && is_close(row, value))
-        row->note = "the target lies between the quartiles: another run may say otherwise";
-}
-
 static void collect_goal(struct perf_collection *collection, const struct perf_session *session,
                          const struct plan *plan, const struct goal *goal)
 {
@@ -268,7 +248,7 @@ static void collect_goal(struct perf_collection *collection, const struct perf_s
                    perf_session_contender(session, baseline)->name);
     (void)snprintf(row.distance, sizeof(row.distance), "%s",
                    goal->distance == PERF_ANY_CLASS ? "" : perf_class_name(goal->distance));
-    judge(&row, &row.ratio, PAIRS_LEAST);
+    perf_collect_verdict(&row, &row.ratio, PAIRS_LEAST);
     perf_collect_comparison(collection, &row);
 }
 
@@ -332,7 +312,7 @@ static void collect_idle(struct perf_session *session, void *context)
     (void)snprintf(row.what, sizeof(row.what), "wake-ups a second of an idle sleeper");
     (void)snprintf(row.subject, sizeof(row.subject), "%s",
                    perf_session_contender(session, 0)->name);
-    judge(&row, &row.subject_value, 1);
+    perf_collect_verdict(&row, &row.subject_value, 1);
     perf_collect_comparison(context, &row);
 }
 

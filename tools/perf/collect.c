@@ -59,6 +59,30 @@ void perf_collect_comparison(struct perf_collection *collection,
     collection->comparisons[collection->comparison_count++] = *comparison;
 }
 
+/* Between the quartiles: a median that may well be on the other side the next time. */
+static bool is_close(const struct perf_comparison *comparison, const struct perf_spread *value)
+{
+    return comparison->target > value->low && comparison->target < value->high;
+}
+
+void perf_collect_verdict(struct perf_comparison *comparison, const struct perf_spread *value,
+                          uint32_t least)
+{
+    enum perf_verdict *verdict = &comparison->verdict;
+
+    if (!comparison->has_target)
+        *verdict = PERF_NO_TARGET;
+    else if (value->count < least)
+        *verdict = PERF_NOT_OBSERVED;
+    else if (comparison->target_is_most ? value->median <= comparison->target
+                                        : value->median >= comparison->target)
+        *verdict = PERF_MET;
+    else
+        *verdict = PERF_MISSED;
+    if ((*verdict == PERF_MET || *verdict == PERF_MISSED) && is_close(comparison, value))
+        comparison->note = "the target lies between the quartiles: another run may say otherwise";
+}
+
 void perf_collect_ratio_in(struct perf_collection *collection, const struct perf_session *session,
                            uint32_t subject, uint32_t baseline, enum perf_class distance,
                            const char *measure, enum perf_figure figure)
@@ -102,12 +126,14 @@ void perf_collect_tally(struct perf_collection *collection, const struct perf_se
     collection->tally.preempted += tally.preempted;
 }
 
-static void fill_machine(const struct perf_plan *plan, struct perf_machine *machine)
+static void fill_machine(const struct perf_plan *plan, bool threads, struct perf_machine *machine)
 {
     perf_machine_read(machine);
     perf_clock_describe(machine->clock, sizeof(machine->clock));
     machine->cpus[0] = plan->cpus[0];
     machine->cpus[1] = plan->team.cpu_count > 1 ? plan->cpus[1] : plan->cpus[0];
+    if (threads) /* which says what is pinned where */
+        machine->cpus[0] = machine->cpus[1] = -1;
 }
 
 static char command[256];
@@ -126,6 +152,8 @@ int perf_collection_print(const struct perf_collection *collection, const struct
 {
     struct perf_report report = {
         .command = command,
+        .disk = collection->disk,
+        .threads = collection->threads,
         .results = collection->results,
         .result_count = collection->result_count,
         .comparisons = collection->comparisons,
@@ -135,7 +163,7 @@ int perf_collection_print(const struct perf_collection *collection, const struct
         .trials_preempted = collection->tally.preempted,
     };
 
-    fill_machine(plan, &report.machine);
+    fill_machine(plan, collection->threads != NULL, &report.machine);
     (void)snprintf(report.title, sizeof(report.title), "%s", title);
     perf_report_print(&report, plan->format, stdout);
     if (plan->plot && perf_plot_write(&report, plan->plot) < 0)

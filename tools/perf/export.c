@@ -93,6 +93,13 @@ static void put_machine(struct json *json, const struct perf_machine *machine)
     json_object_end(json);
 }
 
+/* Left out where it does not apply. */
+static void put_fact(struct json *json, const char *key, const char *text)
+{
+    if (text)
+        json_string(json, key, text);
+}
+
 static void put_result(struct json *json, const struct perf_result *result)
 {
     json_object_begin(json, NULL);
@@ -148,6 +155,8 @@ void perf_export_json(const struct perf_report *report, FILE *file)
     else
         json_null(&json, "command");
     put_machine(&json, &report->machine);
+    put_fact(&json, "disk", report->disk);
+    put_fact(&json, "threads", report->threads);
     json_object_begin(&json, "trials");
     json_number(&json, "kept", report->trials_kept);
     json_number(&json, "mixed", report->trials_mixed);

@@ -115,13 +115,29 @@ static const struct cli_command BENCH[] = {
     END,
 };
 
+static const struct cli_command DURABLE[] = {
+    {"durable", NULL, "", 0, 0, "what it costs to keep messages on disk, beside the disk itself",
+     "Starts a shmqd of its own whose state is on a disk, and does in the same folder what a disk has to do "
+     "without it: appends and syncs batches as large as those of shmq's flusher, or 4 KiB alone; streams 64 KiB at a "
+     "time; reads the same files as cat does. Trials alternate, and ratios are of two trials of one round, over "
+     "five rounds or more. Then consumers that stop, and a start behind a crash.\n"
+     "\n"
+     "Takes a minute and a half. Some GB are on the disk at a time, and none when it ends; how it ended "
+     "does not matter, but for SIGKILL. Ends with 0 whether or not all targets were met.",
+     "  shmq-perf durable\n"
+     "  shmq-perf durable --only confirm,window --state-dir /data --hgrm confirm.hgrm\n"
+     "  shmq-perf durable --only recovery --history 10G\n",
+     PERF_DURABLE_OPTIONS, perf_run_durable},
+    END,
+};
+
 static const struct cli_command TRANSPORTS[] = {
     {"transports", NULL, "", 0, 0, "what --transport takes", NULL, NULL, NULL, perf_run_transports},
     END,
 };
 
 static const struct cli_command *const NOUNS[] = {
-    LATENCY, THROUGHPUT, FANOUT, WAKE, COMPARE, FLOOR, BENCH, TRANSPORTS, NULL,
+    LATENCY, THROUGHPUT, FANOUT, WAKE, COMPARE, FLOOR, DURABLE, BENCH, TRANSPORTS, NULL,
 };
 
 static const struct cli_wording WORDING[] = {

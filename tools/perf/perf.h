@@ -11,6 +11,7 @@
  *   main.c          the verbs and their help
  *   plan.c          options, and what they ask for; collect.c: what came out of it
  *   verbs.c         latency, throughput, fanout, wake; compare.c, floor.c, bench.c (`make bench`)
+ *   durable*.c      what a disk takes, with shmq and without; durable.h says what is where
  *   machine.c       CPU, hypervisor, kernel, caches
  *   histogram.c     HDR-style histogram, percentiles; spread.c: median, quartiles
  *   report.c        table; export.c: JSON, CSV, .hgrm; text.c: figures with their units
@@ -183,6 +184,9 @@ struct perf_report {
     struct perf_machine machine;
     char title[160];     /* "round trips, 64 B, …" */
     const char *command; /* "shmq-perf latency --size 64"; NULL: not known */
+    const char
+        *disk; /* what was written to: "ext4 on /dev/vda, mounted on /: /var/tmp"; NULL: nothing */
+    const char *threads; /* who ran on which CPUs, where it is not two that are pinned; NULL */
     const struct perf_result *results;
     uint32_t result_count;
     const struct perf_comparison *comparisons;

@@ -59,6 +59,7 @@ bool perf_place_take(struct perf_place *place, enum perf_place_kind kind)
     if (!perf_place_folder(kind, place->dir))
         return false;
     (void)snprintf(place->bus, sizeof(place->bus), "perf-%ld-%u", (long)getpid(), count++);
+    (void)snprintf(place->state, sizeof(place->state), "%s/state", place->dir);
     fill_signals(&set);
     (void)sigprocmask(SIG_BLOCK, &set, &place->signals);
     return true;
@@ -349,10 +350,11 @@ static bool wait_ready(struct perf_child *child, int fd, uint64_t deadline_ns)
 bool perf_daemon_start(struct perf_daemon *daemon, const struct perf_place *place,
                        const char *program, char *ret_why, size_t why_bytes)
 {
-    char run[PERF_PATH_BYTES], state[PERF_PATH_BYTES], log[PERF_PATH_BYTES];
+    char run[PERF_PATH_BYTES], log[PERF_PATH_BYTES];
     char variable[PERF_PATH_BYTES + 16];
-    const char *const arguments[] = {program,       "--bus", place->bus, "--runtime-dir", run,
-                                     "--state-dir", state,   "--config", "/dev/null",     NULL};
+    const char *const arguments[] = {program,     "--bus",       place->bus,   "--runtime-dir",
+                                     run,         "--state-dir", place->state, "--config",
+                                     "/dev/null", NULL};
     uint64_t start_ns;
     bool ready;
     int fd = open_notify_socket(perf_place_path(place, "notify"));
@@ -363,7 +365,6 @@ bool perf_daemon_start(struct perf_daemon *daemon, const struct perf_place *plac
     if (fd < 0)
         return false;
     (void)snprintf(run, sizeof(run), "%s", perf_place_path(place, "run"));
-    (void)snprintf(state, sizeof(state), "%s", perf_place_path(place, "state"));
     (void)snprintf(log, sizeof(log), "%s", perf_place_path(place, "shmqd.log"));
     (void)snprintf(variable, sizeof(variable), "NOTIFY_SOCKET=%s",
                    perf_place_path(place, "notify"));
@@ -383,4 +384,10 @@ bool perf_daemon_start(struct perf_daemon *daemon, const struct perf_place *plac
 void perf_daemon_stop(struct perf_daemon *daemon)
 {
     perf_child_end(&daemon->child);
+}
+
+void perf_daemon_crash(struct perf_daemon *daemon)
+{
+    kill_child(&daemon->child);
+    remove_segments(daemon->place->bus);
 }

@@ -22,8 +22,10 @@
 
 struct perf_place {
     char dir[PERF_FOLDER_BYTES];
-    char bus[32];     /* "perf-PID-N": names its segments, too */
-    sigset_t signals; /* as they were */
+    char bus[32]; /* "perf-PID-N": names its segments, too */
+    char state
+        [PERF_PATH_BYTES]; /* of shmqd: "DIR/state", unless it is changed before shmqd starts */
+    sigset_t signals;      /* as they were */
 };
 
 /* `PERF_PLACE_DISK`: rather on a disk than in memory, as state is. */
@@ -81,11 +83,13 @@ struct perf_daemon {
     uint64_t ready_ns; /* from before the fork to READY=1 */
 };
 
-/* Starts `program` (shmqd) on the place's bus, state and sockets in the place; returns when it says
- * that it is ready. The state directory has to be empty for a fresh start: one place, one start. False: it does not
- * run, and `ret_why` has its last line. */
+/* Starts `program` (shmqd) on the place's bus, sockets and log in the place, its state where the place says; returns
+ * when it says that it is ready. A fresh start takes a state directory that is empty or not there yet. False: it does
+ * not run, and `ret_why` has its last line. */
 bool perf_daemon_start(struct perf_daemon *daemon, const struct perf_place *place,
                        const char *program, char *ret_why, size_t why_bytes);
 void perf_daemon_stop(struct perf_daemon *daemon);
+/* As a crash of the host: killed, and its segments are gone. */
+void perf_daemon_crash(struct perf_daemon *daemon);
 
 #endif

@@ -23,6 +23,7 @@ static struct {
     uint64_t producers, consumers, groups, partitions, duration, messages, rate, wait, format;
     uint64_t ring, batch, poll, rounds, timestamps;
     bool copy;
+    struct perf_durable_plan durable;
 } args = {.producers = CLI_UNSET,
           .consumers = CLI_UNSET,
           .groups = CLI_UNSET,
@@ -30,6 +31,14 @@ static struct {
           .wait = CLI_UNSET,
           .format = CLI_UNSET,
           .rounds = CLI_UNSET};
+
+#define OUTPUT_OPTIONS \
+    {0,          "format",     "FORMAT",         "table (default), json or csv", \
+     CLI_CHOICE, &args.format, "table|json|csv", 0, \
+     0}, \
+    { \
+        0, "plot", "FILE.svg", "draw it, too", CLI_TEXT, &args.plot, NULL, 0, 0 \
+    }
 
 #define COMMON_OPTIONS \
     {0, \
@@ -66,12 +75,7 @@ static struct {
          CLI_TEXT,   &args.classes, \
          NULL,       0, \
          0}, \
-        {0,          "format",     "FORMAT",         "table (default), json or csv", \
-         CLI_CHOICE, &args.format, "table|json|csv", 0, \
-         0}, \
-    { \
-        0, "plot", "FILE.svg", "draw it, too", CLI_TEXT, &args.plot, NULL, 0, 0 \
-    }
+        OUTPUT_OPTIONS
 
 const struct cli_option PERF_OPTIONS[] = {
     {'s', "size", "N[,N...]", "bytes of body: 8 to 1G, as 64 or 64,1K,64K", CLI_TEXT, &args.sizes,
@@ -124,6 +128,37 @@ const struct cli_option PERF_OPTIONS[] = {
 
 const struct cli_option PERF_FLOOR_OPTIONS[] = {
     COMMON_OPTIONS,
+    {0, NULL, NULL, NULL, CLI_FLAG, NULL, NULL, 0, 0},
+};
+
+const struct cli_option PERF_DURABLE_OPTIONS[] = {
+    {0, "only", "ROW[,ROW...]",
+     "window, confirm, producers, os, interval, publish, catch-up, recovery, spill; else all",
+     CLI_TEXT, &args.durable.only, NULL, 0, 0},
+    {0, "state-dir", "DIR",
+     "where files are written, in a folder that is removed again ($TMPDIR or /var/tmp, whichever is "
+     "on a disk)",
+     CLI_TEXT, &args.durable.state_dir, NULL, 0, 0},
+    {0, "duration", "DUR", "of one trial, about (300ms); what is written grows with it",
+     CLI_DURATION, &args.duration, NULL, 0, 0},
+    {0, "rounds", "N", "trials of each, in turn (7)", CLI_COUNT, &args.rounds, NULL, 1,
+     PERF_DURABLE_ROUNDS_MAX},
+    {0, "quick", NULL, "see whether it works: five rounds of next to no time, little history",
+     CLI_FLAG, &args.durable.quick, NULL, 0, 0},
+    {0, "history", "SIZE",
+     "recovery also behind a history of so many bytes, which are written first", CLI_SIZE,
+     &args.durable.history_bytes, NULL, 0, 0},
+    {0, "ring", "SIZE", "of topics that os and interval stream through (16M)", CLI_SIZE,
+     &args.durable.ring_bytes, NULL, 0, 0},
+    {0, "cpus", "LIST",
+     "producers, readers and floors are pinned to the first one, further producers and consumers to "
+     "those behind it; shmqd may use all of them (all that there are)",
+     CLI_TEXT, &args.cpus, NULL, 0, 0},
+    OUTPUT_OPTIONS,
+    {0, "hgrm", "FILE",
+     "confirm: all times in HdrHistogram's text format, one file for shmq and each floor, named "
+     "after FILE",
+     CLI_TEXT, &args.hgrm, NULL, 0, 0},
     {0, NULL, NULL, NULL, CLI_FLAG, NULL, NULL, 0, 0},
 };
 
@@ -382,13 +417,14 @@ int perf_plan_make(const struct cli *cli, const struct perf_defaults *defaults,
                       defaults->two_cpus);
     if (rc != CLI_OK)
         return rc;
-    ret_plan->budget.rounds = given(args.rounds, ROUNDS);
+    ret_plan->budget.rounds = given(args.rounds, defaults->rounds ? defaults->rounds : ROUNDS);
     ret_plan->budget.duration_ns = args.duration || !args.messages ? args.duration : MESSAGES_NS;
     ret_plan->budget.messages = args.messages;
     ret_plan->format = args.format == CLI_UNSET ? cli->json ? PERF_JSON : PERF_TABLE
                                                 : (enum perf_format)args.format;
     ret_plan->plot = args.plot;
     ret_plan->hgrm = args.hgrm;
+    ret_plan->durable = args.durable;
     ret_plan->cli = cli;
     return CLI_OK;
 }

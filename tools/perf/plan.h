@@ -12,8 +12,9 @@
 #include "tools/cli.h"
 #include "tools/perf/team.h"
 
-#define PERF_SIZES_MAX 16u
-#define PERF_CPUS_MAX  64u
+#define PERF_SIZES_MAX          16u
+#define PERF_CPUS_MAX           64u
+#define PERF_DURABLE_ROUNDS_MAX 64u
 
 struct perf_defaults {
     const char *sizes;      /* as --size takes them */
@@ -22,7 +23,17 @@ struct perf_defaults {
     uint32_t groups;
     bool several; /* --producers, --consumers, --groups, --partitions and --batch mean something */
     bool paced;   /* --rate does */
+    uint32_t rounds;      /* without --rounds; 0: 15 */
     const char *two_cpus; /* what one CPU is not enough for; NULL: it may be */
+};
+
+/* What only `durable` is asked. */
+struct perf_durable_plan {
+    const char *only;       /* rows, as --only names them; NULL: all */
+    const char *state_dir;  /* NULL: where there is a disk */
+    uint64_t history_bytes; /* 0: no recovery behind a long history */
+    uint64_t ring_bytes;    /* 0: each row's own */
+    bool quick;
 };
 
 struct perf_plan {
@@ -37,13 +48,16 @@ struct perf_plan {
     struct perf_team_options team; /* its cpus are those */
     enum perf_format format;
     const char *plot, *hgrm; /* files; NULL: none */
-    const struct cli *cli;   /* for remarks */
+    struct perf_durable_plan durable;
+    const struct cli *cli; /* for remarks */
 };
 
 /* All verbs of measuring take these. */
 extern const struct cli_option PERF_OPTIONS[];
 /* floor has no transports. */
 extern const struct cli_option PERF_FLOOR_OPTIONS[];
+/* durable has a disk. */
+extern const struct cli_option PERF_DURABLE_OPTIONS[];
 
 /* CLI_OK, or an exit code after having said why. */
 int perf_plan_make(const struct cli *cli, const struct perf_defaults *defaults,
@@ -59,6 +73,7 @@ struct perf_collection {
     struct perf_comparison *comparisons;
     uint32_t result_count, comparison_count;
     struct perf_tally tally;
+    const char *disk, *threads; /* for the report's head; NULL: not said there */
 };
 
 /* One result of each class in which the contender was observed. */
@@ -75,6 +90,10 @@ void perf_collect_ratio_in(struct perf_collection *collection, const struct perf
 void perf_collect_tally(struct perf_collection *collection, const struct perf_session *session);
 void perf_collect_comparison(struct perf_collection *collection,
                              const struct perf_comparison *comparison);
+/* Fills in a comparison's verdict, and a note where another run may say otherwise. `value`: what the target is
+ * for; of fewer than `least` samples it is not observed. */
+void perf_collect_verdict(struct perf_comparison *comparison, const struct perf_spread *value,
+                          uint32_t least);
 /* The words that this program was started with, for the report. */
 void perf_collect_command(int argc, char **argv);
 /* Takes a single figure in. */

@@ -42,12 +42,15 @@ static void print_fact(FILE *file, const char *name, const char *text)
         fprintf(file, "  %-10s %s\n", name, text);
 }
 
-static void print_machine(const struct perf_machine *machine, FILE *file)
+static void print_machine(const struct perf_report *report, FILE *file)
 {
+    const struct perf_machine *machine = &report->machine;
     char line[256];
     char pinned[64] = "not pinned";
 
-    if (machine->cpus[0] >= 0 && machine->cpus[1] >= 0)
+    if (report->threads)
+        (void)snprintf(pinned, sizeof(pinned), "see threads");
+    else if (machine->cpus[0] >= 0 && machine->cpus[1] >= 0)
         (void)snprintf(pinned, sizeof(pinned), "pinned to %d and %d", machine->cpus[0],
                        machine->cpus[1]);
     (void)snprintf(line, sizeof(line), "%s; %" PRIu32 " CPUs, %s", machine->cpu, machine->cpu_count,
@@ -363,7 +366,9 @@ static void print_table(const struct perf_report *report, FILE *file)
     struct table_style style = style_of(file);
 
     fprintf(file, "%s%s%s\n", style.head, report->title, style.plain);
-    print_machine(&report->machine, file);
+    print_machine(report, file);
+    print_fact(file, "disk", report->disk ? report->disk : "");
+    print_fact(file, "threads", report->threads ? report->threads : "");
     print_command(report, file);
     print_trials(report, file);
     for (uint32_t i = 0; i < report->result_count; i++) {

@@ -13,6 +13,7 @@ int perf_run_wake(struct cli *cli);
 int perf_run_compare(struct cli *cli);
 int perf_run_floor(struct cli *cli);
 int perf_run_bench(struct cli *cli);
+int perf_run_durable(struct cli *cli);
 int perf_run_transports(struct cli *cli);
 
 #endif
