@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -43,7 +44,7 @@ static pid_t children[CHILDREN];
 static char directory[96];
 static double started;
 
-static double now_s(void)
+double demo_now_s(void)
 {
     struct timespec now;
 
@@ -51,10 +52,21 @@ static double now_s(void)
     return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
 }
 
-#define say(...) \
-    (printf("%7.3f s  ", now_s() - started), printf(__VA_ARGS__), putchar('\n'), fflush(stdout))
+void demo_say(const char *format, ...)
+{
+    va_list arguments;
 
-static void sleep_us(long us)
+    printf("%7.3f s  ", demo_now_s() - started);
+    va_start(arguments, format);
+    vprintf(format, arguments);
+    va_end(arguments);
+    putchar('\n');
+    fflush(stdout);
+}
+
+#define say demo_say
+
+void demo_sleep_us(long us)
 {
     struct timespec pause = {.tv_sec = us / 1000000, .tv_nsec = us % 1000000 * 1000};
 
@@ -205,7 +217,7 @@ _Noreturn static void run_supervisor(int ready_fd)
     _exit(0);
 }
 
-static bool start_supervisor(void)
+bool demo_start_supervisor(void)
 {
     int ready[2];
     char byte;
@@ -249,6 +261,14 @@ static void kill_child(enum child child)
     kill(children[child], SIGKILL);
     waitpid(children[child], NULL, 0);
     children[child] = 0;
+}
+
+void demo_kill_supervisor(bool wait)
+{
+    if (wait)
+        kill_child(SUPERVISOR);
+    else if (children[SUPERVISOR] > 0)
+        kill(children[SUPERVISOR], SIGKILL);
 }
 
 static bool create_topics(void)
@@ -321,17 +341,17 @@ static bool children_are_well(void)
 
 static bool wait_until_received(uint64_t wanted)
 {
-    double deadline = now_s() + DEADLINE_S;
+    double deadline = demo_now_s() + DEADLINE_S;
 
     while (total_received() < wanted) {
         if (!children_are_well())
             return false;
-        if (now_s() > deadline) {
+        if (demo_now_s() > deadline) {
             fprintf(stderr, "demo: %llu of %llu messages received when time ran out\n",
                     (unsigned long long)total_received(), (unsigned long long)wanted);
             return false;
         }
-        sleep_us(200);
+        demo_sleep_us(200);
     }
     return true;
 }
@@ -349,18 +369,18 @@ static bool kill_a_producer(void)
 
 static bool kill_a_consumer(void)
 {
-    double begin = now_s();
+    double begin = demo_now_s();
 
     say("kill -9 consumer %d of group %s on %s", (int)children[CONSUMER0], demo_group_names[0],
         demo_topic_names[0]);
     kill_child(CONSUMER0);
     while (!atomic_load(&shared->took_over)) {
-        if (now_s() - begin > 10 || !children_are_well())
+        if (demo_now_s() - begin > 10 || !children_are_well())
             return false;
-        sleep_us(50);
+        demo_sleep_us(50);
     }
     say("its standby %d had its first messages after %.2f ms", (int)children[STANDBY],
-        (now_s() - begin) * 1e3);
+        (demo_now_s() - begin) * 1e3);
     return true;
 }
 
@@ -370,10 +390,10 @@ static bool kill_the_supervisor(void)
 
     say("kill -9 supervisor %d", (int)children[SUPERVISOR]);
     kill_child(SUPERVISOR);
-    sleep_us(100000);
+    demo_sleep_us(100000);
     say("%llu messages were received in 100 ms without a supervisor",
         (unsigned long long)(total_received() - before));
-    if (!start_supervisor())
+    if (!demo_start_supervisor())
         return false;
     say("supervisor %d has re-attached; nobody else was restarted", (int)children[SUPERVISOR]);
     return true;
@@ -415,19 +435,19 @@ static bool run(void)
 {
     uint64_t wanted = total_messages() * DEMO_GROUPS;
 
-    if (!start_supervisor())
+    if (!demo_start_supervisor())
         return false;
     say("supervisor %d serves bus %s", (int)children[SUPERVISOR], shared->bus);
     if (!create_topics())
         return false;
     for (uint32_t i = 0; i < DEMO_TOPICS * DEMO_GROUPS; i++)
         start(CONSUMER0 + i);
-    sleep_us(200000); /* so that the standby really is one */
+    demo_sleep_us(200000); /* so that the standby really is one */
     start(STANDBY);
-    sleep_us(100000);
+    demo_sleep_us(100000);
     say("topics %s (4 partitions) and %s (3), groups %s and %s on each, one standby",
         demo_topic_names[0], demo_topic_names[1], demo_group_names[0], demo_group_names[1]);
-    double begin = now_s();
+    double begin = demo_now_s();
 
     for (uint32_t i = 0; i < DEMO_PRODUCERS; i++)
         start(PRODUCER0 + i);
@@ -437,7 +457,7 @@ static bool run(void)
         !wait_until_received(wanted * 3 / 5) || !kill_the_supervisor() ||
         !wait_until_received(wanted))
         return false;
-    say("all received, in %.2f s", now_s() - begin);
+    say("all received, in %.2f s", demo_now_s() - begin);
     return compare();
 }
 
@@ -526,7 +546,7 @@ static bool set_up(void)
 
 int main(void)
 {
-    started = now_s();
+    started = demo_now_s();
     signal(SIGPIPE, SIG_IGN);
     if (!set_up()) {
         fprintf(stderr, "demo: cannot be set up: %s\n", strerror(errno));
@@ -535,6 +555,7 @@ int main(void)
     bool good = choose_files() && run();
 
     stop_all();
+    good = good && demo_durable(shared);
     if (!good)
         show_log();
     if (children[SUPERVISOR] > 0) {
@@ -546,7 +567,8 @@ int main(void)
     good = nothing_is_left() && good;
     printf(
         good
-            ? "\nWhat came out is what went in, although a producer, a consumer and the supervisor were killed.\n"
+            ? "\nWhat came out is what went in, although a producer, a consumer and the supervisor were killed;\n"
+              "and what was confirmed as durable is there, in order, after all of them were killed at once.\n"
               "Nothing is left behind.\n"
             : "\nThe demo FAILED.\n");
     return good ? 0 : 1;

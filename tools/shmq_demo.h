@@ -54,6 +54,8 @@ struct demo_shared {
     _Atomic uint64_t gaps;      /* messages that came before their turn: must stay 0 */
     _Atomic uint32_t took_over; /* a standby received its first message */
     _Atomic uint32_t stop;
+    _Atomic uint64_t
+        confirmed[DEMO_PRODUCERS]; /* second act: lines that each writer knows to be on disk */
 };
 
 extern const char *const demo_topic_names[DEMO_TOPICS];
@@ -78,6 +80,18 @@ bool demo_split(const struct demo_file *file, demo_piece_fn fn, void *context);
 _Noreturn void demo_run_producer(struct demo_shared *shared, uint32_t producer);
 _Noreturn void demo_run_consumer(struct demo_shared *shared, enum demo_topic topic, uint32_t group,
                                  bool standby);
+
+/* ---- shmq_demo.c, for the second act --------------------------------------------------------- */
+
+double demo_now_s(void);
+void demo_sleep_us(long us);
+void demo_say(const char *format, ...) __attribute__((format(printf, 1, 2)));
+bool demo_start_supervisor(void);
+void demo_kill_supervisor(bool wait); /* SIGKILL; with `wait`, until it is gone */
+
+/* ---- shmq_demo_durable.c --------------------------------------------------------------------- */
+
+bool demo_durable(struct demo_shared *shared);
 
 int demo_connect(const struct demo_shared *shared, shmq_connection **ret_connection);
 
