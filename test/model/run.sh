@@ -118,6 +118,30 @@ s hold   fail -DNO_RECHECK
 s hold   fail -DNO_FENCE
 s hold   fail -DHOLDS_FIRST
 s hold   fail -DRAISE_EARLY
+# ---- from the journal into the ring
+s join   pass
+s join   pass -DCAP=3 -DMAXT=6
+s join   pass -DCAP=3 -DMAXT=7 -DSLACK=0
+s join   fail -DNO_FENCE
+s join   fail -DNO_HEAD
+s join   fail -DNO_CHECK
+s join   fail -DHOLD_FIRST
+# ---- the same with the journal, deaths and hand-overs
+s history pass -DNH=0 -DMAXT=5
+s history pass -DND=0 -DMAXT=3
+s history pass -DND=0 -DNH=0 -DNP=2
+f history pass -DMAXT=3
+f history pass -DNH=0 -DNP=2
+s history fail -DNH=0 -DNO_FENCE
+s history fail -DNH=0 -DHEAD_FIRST
+s history fail -DNH=0 -DGATES_FIRST
+s history fail -DNH=0 -DCLEAR_FIRST
+s history fail -DNH=0 -DREAD_ABOVE
+s history fail -DNH=0 -DNO_DURABLE
+s history fail -DNH=0 -DMOVE_UP
+s history fail -DNH=0 -DTRUST_CURSOR
+s history fail -DNH=0 -DKEEP_GATE
+s history fail -DNH=0 -DCOMMIT_AHEAD
 END
 }
 
