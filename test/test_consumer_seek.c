@@ -3,6 +3,8 @@
 #include "libshmq/consumer.h"
 #include "test/support/history.h"
 
+#include <signal.h>
+
 /* ---- seeking --------------------------------------------------------------------------------- */
 
 #define SOUGHT 30000u
@@ -57,6 +59,28 @@ TEST(any_offset_of_a_block_topics_history_can_be_sought)
 TEST(any_offset_of_a_spill_topics_history_can_be_sought)
 {
     check_seeking(SHMQ_SPILL);
+}
+
+/* Nothing becomes durable while shmqd is stopped: the ring is the only place that has the messages, and its oldest eighth, which
+ * readers of an overwriting ring keep away from, is as good as the rest. */
+TEST(what_is_not_durable_yet_is_sought_in_all_of_the_ring)
+{
+    struct shmq_topic_options options = history_topic(SHMQ_SPILL);
+    struct history_bench bench = history_begin(&options);
+    shmq_consumer *consumer = fixture_consumer(&bench.client, "t", NULL);
+    uint64_t first = history_publish(bench.producer, 0, 8);
+
+    CHECK_EQ(history_poll(consumer, NULL), 0);
+    history_await_durable(&bench);
+    REQUIRE(kill(bench.daemon, SIGSTOP) == 0);
+    for (uint64_t i = 1; i <= 1000; i++)
+        (void)history_publish(bench.producer, i, 8);
+    CHECK_OK(shmq_seek(consumer, 0, first + 64));
+    for (uint64_t i = 1; i <= 1000 && test_failures() == 0; i++)
+        CHECK_EQ(history_poll(consumer, NULL), i);
+    CHECK_EQ(history_position(consumer).lost_bytes, 0);
+    REQUIRE(kill(bench.daemon, SIGCONT) == 0);
+    history_end(&bench);
 }
 
 /* The supervisor takes an offset in history as it is given: it may lie in the middle of a message. */
@@ -212,6 +236,7 @@ TEST(times_are_found_in_a_drop_old_ring_without_a_journal)
 
 TEST_MAIN("consumer_seek", T(any_offset_of_a_block_topics_history_can_be_sought),
           T(any_offset_of_a_spill_topics_history_can_be_sought),
+          T(what_is_not_durable_yet_is_sought_in_all_of_the_ring),
           T(a_group_that_begins_in_the_middle_of_a_message_begins_behind_it),
           T(a_group_that_seeks_back_into_history_holds_nobody_up),
           T(purged_messages_do_not_come_back_from_the_journal), T(times_are_found_in_a_block_topic),
