@@ -42,6 +42,27 @@ static struct journal_place place_of(const struct store *store)
     return place;
 }
 
+/* A full disk does not keep a bus from running: it is as if the file had failed, so the next put tries a new one. */
+static void begin_without_file(struct store *store, const struct store_history *history,
+                               const struct error_buffer *why)
+{
+    char text[sizeof(why->text) + 64];
+
+    store->writer = (struct journal_writer){
+        .fd = -1,
+        .failed = true,
+        .base = history->next_base,
+        .end = history->end,
+        .durable = history->end,
+        .messages = history->messages,
+        .max_timestamp_ns = history->max_timestamp_ns,
+    };
+    store->next_base = history->next_base;
+    (void)snprintf(text, sizeof(text), "%s; nothing can be created or deleted until there is room",
+                   why->text);
+    warn(store, text);
+}
+
 /* The first file of this process's life. It is synced before anything is put. */
 static int begin_file(struct store *store, const struct store_history *history,
                       struct error_buffer *why)
@@ -60,6 +81,11 @@ static int begin_file(struct store *store, const struct store_history *history,
         rc = journal_writer_publish(&store->writer, why);
     if (rc == 0)
         store->next_base = journal_writer_next_base(&store->writer);
+    if (rc == SHMQ_ENOSPC && store->callbacks.snapshot) {
+        journal_writer_close(&store->writer);
+        begin_without_file(store, history, why);
+        return 0;
+    }
     return rc;
 }
 

@@ -18,6 +18,8 @@
  * has no witness: a flipped bit in it looks like a tail that was torn.) Kinds, tags and versions that
  * this build does not know are refused: rewriting without them would lose them.
  *
+ * Opening needs no room: on a full disk the first put will ask for it.
+ *
  * A failed sync or write ends the file: the store makes a snapshot in a new one and repeats the
  * operation there. While that fails as well, operations fail and each tries again.
  *

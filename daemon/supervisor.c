@@ -128,7 +128,15 @@ static int open_realm(struct supervisor *supervisor, bool inherited, struct erro
     journals_sweep(realm);
     (void)sweep_segments(realm, false);
     FAULT("start.swept");
-    return metadata_snapshot(realm, why);
+    rc = metadata_snapshot(realm, why);
+    /* All that it would say is in the history, but where logs went on that have lost their memory: who forgot that might use
+     * an offset twice. */
+    if (rc == SHMQ_ENOSPC && !realm->bus.created) {
+        log_warning("metadata: no snapshot: %s; the bus runs, and goes on with its history",
+                    why->text);
+        rc = 0;
+    }
+    return rc;
 }
 
 int supervisor_open(struct supervisor *supervisor, const struct config *config, int lock_fd,

@@ -229,6 +229,32 @@ TEST(a_full_disk_says_so_and_what_was_confirmed_stays)
     check_replay();
 }
 
+TEST(it_opens_on_a_full_disk_and_heals)
+{
+    struct store *store = open_store(&live);
+    struct model_operation operation;
+
+    test_random_init(&rng, test_seed());
+    do_random(store, 50, false);
+    store_close(store);
+    REQUIRE_OK(fault_arm("journal.create.nospace+", "error", NULL));
+    memset(&played, 0, sizeof(played));
+    store = open_store(&played);
+    CHECK(model_equals(&live, &played));
+    CHECK_EQ(played.warnings, 1);
+    do
+        model_draw(&live, &rng, &operation);
+    while (operation.kind == MODEL_SNAPSHOT);
+    CHECK_ERR(model_put(store, &operation, &why), SHMQ_ENOSPC);
+    CHECK_ERR(store_snapshot(store, &why), SHMQ_ENOSPC);
+    fault_disarm();
+    CHECK_OK(model_put(store, &operation, &why));
+    model_apply(&live, &operation);
+    model_apply(&played, &operation);
+    store_close(store);
+    check_replay();
+}
+
 /* A failed write or sync is not repeated on the same file: the operation is done in a new one. */
 TEST(a_failed_sync_moves_to_a_new_file)
 {
@@ -306,5 +332,5 @@ TEST_MAIN("store", T(an_empty_directory_is_an_empty_store), T(what_was_put_is_pl
           T(values_that_could_not_be_read_back_are_refused),
           T(an_ephemeral_store_keeps_nothing_and_never_fails),
           T_TIMEOUT(failures_of_the_disk_are_told_and_heal, 120),
-          T(a_full_disk_says_so_and_what_was_confirmed_stays), T(a_failed_sync_moves_to_a_new_file),
-          T(rolling_keeps_the_chain))
+          T(a_full_disk_says_so_and_what_was_confirmed_stays), T(it_opens_on_a_full_disk_and_heals),
+          T(a_failed_sync_moves_to_a_new_file), T(rolling_keeps_the_chain))
