@@ -196,12 +196,13 @@ FUZZ_SRC    := $(wildcard test/fuzz/*.c)
 SCRIPTS     := $(wildcard test/test_*.sh)
 
 ifeq ($(DAEMON),no)
-# Without daemon/, what includes it is left out, directly or through a header of test/support.
-daemon_headers := $(shell grep -lE '^.include "daemon/' /dev/null $(wildcard test/support/*.h))
-empty          :=
-either         := $(subst $(empty) ,|,$(strip daemon/ $(daemon_headers)))
-needs_daemon   := $(shell grep -lE '^.include "($(either))' /dev/null $(SUPPORT_SRC) $(UNIT_SRC) \
-                    $(CRASH_SRC))
+# Without daemon/, what includes it is left out, directly or through headers of test/support, two deep.
+empty      :=
+either      = $(subst $(empty) ,|,$(strip daemon/ $(1)))
+including   = $(shell grep -lE '^.include "($(call either,$(1)))' /dev/null $(2))
+support_headers := $(wildcard test/support/*.h)
+daemon_headers  := $(call including,$(call including,,$(support_headers)),$(support_headers))
+needs_daemon    := $(call including,$(daemon_headers),$(SUPPORT_SRC) $(UNIT_SRC) $(CRASH_SRC))
 SUPPORT_SRC := $(filter-out $(needs_daemon),$(SUPPORT_SRC))
 # The suites of the tool and of shmq-perf start shmqd.
 UNIT_SRC    := $(filter-out $(needs_daemon) test/test_cli% test/test_perf%,$(UNIT_SRC))
