@@ -16,9 +16,10 @@
  * JOURNAL_FILE_MOST by doubling, so that a topic with ten messages has no 64 MiB file.
  *
  * Invariants:
- * - A name that ends in .log has a whole header and all of its size, and both are on disk before a record in it
- *   is confirmed: its header, its size, the directory are synced. So the newest file on disk bounds every
- *   offset that was ever durable.
+ * - A name that ends in .log has a whole header and all of its size. Both are on disk before a record in it is
+ *   confirmed (always, interval): header, size and directory are synced, so the newest file on disk bounds every
+ *   offset that was ever durable. With os they follow when the file is full; a host that crashes may lose the
+ *   last files altogether, at most FLUSH_UNKNOWN_FILES, and recovery leaves room for their offsets.
  * - Before a file's successor is begun, the file itself is synced by the caller (always, interval), or will be soon
  *   (os: then more files than the newest may lose pages when the host crashes).
  * - A failed write or sync is final for the file: the caller begins another at `durable`.
@@ -130,9 +131,6 @@ int journal_write(struct journal *journal, const void *run, size_t bytes, uint64
 /* Makes the spare if there is none: the preparer. `zeros`: filled with them and synced. Call it when the newest file
  * is half full: a topic at rest needs no spare. */
 int journal_prepare(struct journal *journal, bool zeros, struct error_buffer *why);
-
-/* There is one, or is about to be. */
-bool journal_has_spare(struct journal *journal);
 
 /* Unlinks what retention lets go, see journal_judge(): the preparer. 0 or the first error, which ends it. */
 int journal_retain(struct journal *journal, const struct journal_retention *retention,

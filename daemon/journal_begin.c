@@ -144,16 +144,6 @@ int journal_prepare(struct journal *journal, bool zeros, struct error_buffer *wh
                  : 0;
 }
 
-bool journal_has_spare(struct journal *journal)
-{
-    bool there;
-
-    (void)pthread_mutex_lock(&journal->lock);
-    there = journal->spare_fd >= 0 || journal->spare_busy;
-    (void)pthread_mutex_unlock(&journal->lock);
-    return there;
-}
-
 /* ---- Beginning ---------------------------------------------------------------------------------- */
 
 /* The spare, if it is there and large enough; one that is not goes. */
