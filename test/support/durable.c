@@ -363,3 +363,19 @@ int durable_journal_error(struct durable *durable)
     fixture_close(&client);
     return error;
 }
+
+static int add_durable_of(const struct shmq_partition_info *info, void *context)
+{
+    *(uint64_t *)context += info->durable_offset;
+    return 0;
+}
+
+uint64_t durable_journal_end(struct durable *durable)
+{
+    struct fixture_client client = durable_connect();
+    uint64_t end = 0;
+
+    CHECK_OK(shmq_partition_list(client.connection, durable->topic, add_durable_of, &end));
+    fixture_close(&client);
+    return end;
+}

@@ -84,6 +84,9 @@ bool durable_compare_and_settle(struct durable *durable, enum oracle_demand dema
 /* journal_error of its partitions: the first that is not 0. Asks the supervisor. */
 int durable_journal_error(struct durable *durable);
 
+/* The sum of its partitions' durable offsets, on which every confirm goes by. Asks the supervisor. */
+uint64_t durable_journal_end(struct durable *durable);
+
 /* A connection with a channel, where a supervisor may just be coming up: connecting, unlike all later calls, does not wait
  * for one. */
 struct fixture_client durable_connect(void);
